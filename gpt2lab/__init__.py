@@ -1,0 +1,23 @@
+"""gpt2lab: a laboratory for GPT-2.
+
+Importing this module loads nothing heavy; each public name loads its home on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2lab.config import GPT2Config as GPT2Config
+    from gpt2lab.experiment import fit as fit
+    from gpt2lab.model import GPT2 as GPT2
+
+__version__ = "0.1.0"
+
+_HOME = {"GPT2": "gpt2lab.model", "GPT2Config": "gpt2lab.config", "fit": "gpt2lab.experiment"}
+__all__ = ["GPT2", "GPT2Config", "__version__", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gpt2lab' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

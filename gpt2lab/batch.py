@@ -1,0 +1,53 @@
+"""Where data and model meet: inputs, targets, and which targets count."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+"""A target that does not count; torch's own convention for cross-entropy."""
+
+
+class Batch(NamedTuple):
+    """Sequences of one step, already shifted by one: targets[:, t] follows inputs[:, t]."""
+
+    inputs: Tensor
+    """Token ids, (B, T) int64."""
+    targets: Tensor
+    """Next-token ids, (B, T) int64; IGNORE where the next token does not count."""
+
+    def num_counted(self) -> Tensor:
+        """How many targets count, as an int64 scalar on the batch's device."""
+        return (self.targets != IGNORE).sum()
+
+    def split(self, rows: int) -> list["Batch"]:
+        """Micro-batches of so many rows; the last may be smaller."""
+        pairs = zip(self.inputs.split(rows), self.targets.split(rows), strict=True)
+        return [Batch(inputs, targets) for inputs, targets in pairs]
+
+
+def mask_prefix(targets: Tensor, prefix: Tensor) -> Tensor:
+    """Targets with IGNORE where the next token was given, not to be predicted.
+
+    Position t predicts token t + 1, so a prefix of p tokens hides the first p - 1 targets: the
+    last prefix token is the first that is trained to predict. p=3, T=5 hides
+    [yes, yes, no, no, no].
+
+    Args:
+        targets: next-token ids, (B, T).
+        prefix: tokens of each row that are given, (B,), each 0..T; 0 and 1 hide none.
+    Raises:
+        ValueError: if a prefix is negative or longer than T, or there is not one for each row.
+    """
+    B, T = targets.shape
+    if prefix.shape != (B,):
+        raise ValueError(f"prefix has shape {tuple(prefix.shape)}; {B} rows need ({B},)")
+    if B and (int(prefix.min()) < 0 or int(prefix.max()) > T):
+        raise ValueError(
+            f"prefix ranges from {int(prefix.min())} to {int(prefix.max())}; "
+            f"targets of {T} positions allow 0 to {T}"
+        )
+    positions = torch.arange(T, device=targets.device)
+    given = positions < prefix.to(targets.device)[:, None] - 1  # (B, T)
+    return targets.masked_fill(given, IGNORE)

@@ -1,0 +1,40 @@
+"""Settings: types and ranges (`settings`), rules (`check`), reading (`parse`), Hydra (`compose`).
+
+Loads without torch, so that help and mistakes are answered at once.
+"""
+
+from gpt2lab.config.check import HIGHER_IS_BETTER, parse_stop_at
+from gpt2lab.config.parse import parse, plain
+from gpt2lab.config.settings import (
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    DataConfig,
+    GPT2Config,
+    MuonConfig,
+    OptimConfig,
+    Precision,
+    ScheduleConfig,
+    SortConfig,
+    TrainConfig,
+    WSDConfig,
+)
+
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "AdamWConfig",
+    "ConstantConfig",
+    "CosineConfig",
+    "DataConfig",
+    "GPT2Config",
+    "MuonConfig",
+    "OptimConfig",
+    "Precision",
+    "ScheduleConfig",
+    "SortConfig",
+    "TrainConfig",
+    "WSDConfig",
+    "parse",
+    "parse_stop_at",
+    "plain",
+]

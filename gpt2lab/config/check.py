@@ -1,0 +1,178 @@
+"""What must hold between and within settings beyond their types; every problem found at once."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from gpt2lab.config.settings import (
+    CosineConfig,
+    GPT2Config,
+    SortConfig,
+    TrainConfig,
+)
+
+HIGHER_IS_BETTER = {
+    "val/loss": False,
+    "val/perplexity": False,
+    "val/exact_match": True,
+    "val/token_accuracy": True,
+}
+"""The metrics that a run can be stopped or judged by."""
+
+# Lightning's own arguments that would contradict a setting of ours.
+OWNED_TRAINER_ARGUMENTS = {
+    "max_steps": "max_steps",
+    "max_epochs": "max_steps",
+    "min_steps": "max_steps",
+    "min_epochs": "max_steps",
+    "max_time": "max_minutes",
+    "precision": "precision",
+    "accumulate_grad_batches": "micro_batch_size",
+    "gradient_clip_val": "optim.grad_clip",
+    "gradient_clip_algorithm": "optim.grad_clip",
+    "val_check_interval": "eval_every",
+    "check_val_every_n_epoch": "eval_every",
+    "default_root_dir": "runs_dir",
+    "logger": "logger",
+    "callbacks": "callbacks",
+    "profiler": "profile",
+    "enable_progress_bar": "callbacks.progress",
+    "enable_checkpointing": "checkpoint_every",
+}
+
+
+def range_problems(config: Any, path: str = "") -> Iterator[str]:
+    """One line for each number outside its field's range, in the order of the fields."""
+    for field in fields(config):
+        key, value = f"{path}{field.name}", getattr(config, field.name)
+        if is_dataclass(value):
+            yield from range_problems(value, f"{key}.")
+        elif (
+            (bounds := field.metadata.get("range"))
+            and value is not None
+            and not bounds.holds(value)
+        ):
+            yield f"{key}: {value} is out of range; choose {str(bounds).replace('value', key)}"
+
+
+def model_problems(config: GPT2Config) -> Iterator[str]:
+    if config.n_head > 0 and config.n_embd % config.n_head:
+        yield (
+            f"model.n_head: {config.n_head} does not divide model.n_embd={config.n_embd}; "
+            "choose a divisor, so that every head has a whole width"
+        )
+
+
+def sort_problems(data: SortConfig, model: GPT2Config) -> Iterator[str]:
+    needed = 2 * data.length - 1
+    if model.block_size < needed:
+        yield (
+            f"model.block_size: {model.block_size} tokens are fewer than the {needed} that "
+            f"data.length={data.length} needs; leave it out, or give at least {needed}"
+        )
+    if model.vocab_size < data.num_digits:
+        yield (
+            f"model.vocab_size: {model.vocab_size} is smaller than "
+            f"data.num_digits={data.num_digits}; leave it out, or give at least as many"
+        )
+
+
+def stop_at_problems(stop_at: str) -> Iterator[str]:
+    metric, _, target = stop_at.rpartition(":")
+    try:
+        float(target)
+    except ValueError:
+        metric = ""
+    if metric not in HIGHER_IS_BETTER:
+        choices = ", ".join(HIGHER_IS_BETTER)
+        yield f"stop_at: {stop_at!r} is not <metric>:<number>; the metrics are {choices}"
+
+
+def parse_stop_at(stop_at: str) -> tuple[str, float]:
+    """('val/loss', 1.5) for 'val/loss:1.5'."""
+    metric, _, target = stop_at.rpartition(":")
+    return metric, float(target)
+
+
+def step_problems(config: TrainConfig) -> Iterator[str]:
+    schedule = config.schedule
+    end = config.max_steps
+    if isinstance(schedule, CosineConfig) and schedule.decay_steps is not None:
+        end = schedule.decay_steps
+    if schedule.warmup_steps > end:
+        yield (
+            f"schedule.warmup_steps: {schedule.warmup_steps} is beyond the end of the schedule at "
+            f"step {end}; choose at most {end}"
+        )
+    micro = config.micro_batch_size
+    if micro and config.batch_size % micro:
+        yield (
+            f"micro_batch_size: {micro} on 1 device does not divide "
+            f"batch_size={config.batch_size}; choose a divisor, so that every micro-batch is whole"
+        )
+
+
+def run_problems(config: TrainConfig) -> Iterator[str]:
+    if config.name is not None and not is_file_name(config.name):
+        yield f"name: {config.name!r} cannot be a folder's name; use letters, digits, - _ and ."
+    if config.resume in ("last", "best", "auto") and config.name is None:
+        yield f"resume: {config.resume} needs a run to go on with; add name=<folder in runs_dir>"
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a run can be called so: no separators, no '=', which overrides cannot hold."""
+    return name not in ("", ".", "..") and all(c.isalnum() or c in "-_." for c in name)
+
+
+def target_problems(config: TrainConfig) -> Iterator[str]:
+    """Nodes that name what is neither Lightning's nor ours, or arguments that we own.
+
+    This looks at the text alone, so that it comes before any import; `experiment.instantiate`
+    then checks the class itself.
+    """
+    nodes = {"trainer": config.trainer}
+    nodes |= {f"logger.{name}": node for name, node in config.logger.items()}
+    nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
+    for key, node in nodes.items():
+        if node is None:
+            continue
+        if not isinstance(node, dict):
+            group = key.split(".")[0]
+            yield f"{key}: {node!r} is not a mapping with a _target_; see the files in conf/{group}"
+            continue
+        target = node.get("_target_")
+        if not isinstance(target, str) or target.split(".")[0] not in ("lightning", "gpt2lab"):
+            yield (
+                f"{key}._target_: {target} is not allowed; "
+                "name a class of lightning or gpt2lab, by its full path"
+            )
+        for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
+            yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
+    for argument in sorted(OWNED_TRAINER_ARGUMENTS.keys() & config.trainer.keys()):
+        yield f"trainer.{argument}: is not set there; use {OWNED_TRAINER_ARGUMENTS[argument]}"
+
+
+def special_keys(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Hydra's instantiation words (_target_, _args_, ...) anywhere within a node's arguments."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if str(key).startswith("_"):
+                yield f"{path}.{key}", str(key)
+            yield from special_keys(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from special_keys(inner, f"{path}[{i}]")
+
+
+def problems(config: TrainConfig) -> list[str]:
+    """Everything wrong with settings whose types are right; empty when all is well."""
+    found = list(range_problems(config))
+    found += model_problems(config.model)
+    if isinstance(config.data, SortConfig):
+        found += sort_problems(config.data, config.model)
+    if config.stop_at is not None:
+        found += stop_at_problems(config.stop_at)
+    found += step_problems(config)
+    found += run_problems(config)
+    found += target_problems(config)
+    return found

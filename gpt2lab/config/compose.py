@@ -1,0 +1,284 @@
+"""Hydra: from overrides such as `model=small optim.lr=1e-3` to checked settings.
+
+Everything is looked at before anything is done: Hydra's job never begins here, so that no folder
+appears for a typo. Its errors become lines of ours.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt2lab.config.conf_dir import conf_dir, groups
+from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
+from gpt2lab.config.redact import printable
+from gpt2lab.config.settings import (
+    SHAPES,
+    DataConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from gpt2lab.errors import ConfigError
+
+LIGHTNING_GROUPS = ("trainer", "logger", "callbacks")
+NEVER_FROM_CHECKPOINTS = (*LIGHTNING_GROUPS, "name", "runs_dir", "resume", "profile", "debug")
+MANY_AT_ONCE = ("logger", "callbacks", "experiment")
+
+
+@dataclass
+class Composed:
+    """Checked settings, and the same as plain values that may be shown and stored."""
+
+    settings: TrainConfig
+    printable: dict[str, Any]
+
+
+def register_schemas() -> None:
+    """Make the dataclasses known to Hydra, and the one computed link of conf/data/sort.yaml."""
+    store = ConfigStore.instance()
+    # Bases stand where a group's option brings its own shape: Hydra merges subclasses only.
+    bases = TrainConfig(data=DataConfig(), optim=OptimConfig(), schedule=ScheduleConfig())
+    store.store(name="schema_train", node=bases)
+    for group, shapes in SHAPES.items():
+        for kind, shape in shapes.items():
+            store.store(group=group, name=f"schema_{kind}", node=shape, package=group)
+    # The model reads all but the last of 2 * length tokens.
+    OmegaConf.register_new_resolver("sort_context", lambda n: 2 * int(n) - 1, replace=True)
+
+
+def compose(
+    config_name: str, overrides: Sequence[str] = (), config_dirs: Iterable[str] = ()
+) -> DictConfig:
+    """Hydra's composition of conf/<config_name>.yaml with overrides; not yet parsed.
+
+    Args:
+        config_dirs: further folders laid out as conf/, in which groups and options are looked for.
+    Raises:
+        ConfigError: one line for each override that cannot be.
+    """
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{folder}: is not a folder; give one that is laid out as conf/")
+    parsed = parse_overrides(overrides)
+    choices = [override for override in parsed if is_choice(override)]
+    if found := _choice_problems(choices, groups(config_dirs)):
+        raise ConfigError(*found)
+    search_path = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
+    extra = [f"hydra.searchpath={search_path}"] if search_path else []
+    try:
+        cfg = _hydra_compose(config_name, [*overrides, *extra])
+    except (HydraException, OmegaConfBaseException) as error:
+        # Hydra stops at its first problem and speaks of itself: look again at each override alone.
+        with suppress(HydraException, OmegaConfBaseException):
+            bare = _hydra_compose(config_name, [o.input_line or "" for o in choices] + extra)
+            found = _value_problems(parsed, bare)
+        raise ConfigError(*(found or [_translated(error)])) from error
+    if found := _value_problems(parsed, cfg):
+        raise ConfigError(*found)
+    return cfg
+
+
+def settings_from(
+    config_name: str, overrides: Sequence[str] = (), config_dirs: Iterable[str] = ()
+) -> Composed:
+    """Compose, resolve every interpolation, parse.
+
+    Raises:
+        ConfigError: one line for each problem.
+    """
+    return from_config(compose(config_name, overrides, config_dirs))
+
+
+def from_config(cfg: DictConfig) -> Composed:
+    """Resolve and parse what Hydra composed."""
+    return Composed(parse(resolved(cfg)), printable(cfg))
+
+
+def settings_on_top(
+    saved: dict[str, Any],
+    config_name: str,
+    overrides: Sequence[str],
+    config_dirs: Iterable[str] = (),
+) -> Composed:
+    """The settings of a checkpoint with overrides on top; `_target_` nodes from conf only.
+
+    A group chosen by an override (`optim=muon`, an experiment) replaces the whole group (every
+    setting); a value override replaces its value.
+    """
+    cfg = compose(config_name, overrides, config_dirs)
+    now, shown = resolved(cfg), printable(cfg)
+    parsed = parse_overrides(overrides)
+    if any(o.key_or_group == "experiment" for o in parsed):
+        return Composed(parse(now), shown)
+    kept = {key: value for key, value in saved.items() if key not in NEVER_FROM_CHECKPOINTS}
+    mixed, mixed_shown = {**now, **kept}, {**shown, **kept}
+    for override in parsed:
+        path = override.key_or_group.split(".")
+        for result, source in ((mixed, now), (mixed_shown, shown)):
+            _copy_at(path, source, result)
+    return Composed(parse(mixed), mixed_shown)
+
+
+def _copy_at(path: list[str], source: dict[str, Any], result: dict[str, Any]) -> None:
+    for key in path[:-1]:
+        if key not in source or key not in result:
+            return
+        source = source[key]
+        result[key] = dict(result[key])
+        result = result[key]
+    if path[-1] in source:
+        result[path[-1]] = source[path[-1]]
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Plain values with every interpolation replaced by what it stands for.
+
+    Raises:
+        ConfigError: naming the key whose environment variable or other value is missing.
+    """
+    try:
+        container = OmegaConf.to_container(
+            cfg, resolve=True, throw_on_missing=True, enum_to_str=True
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(_translated(error)) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of each override.
+
+    Raises:
+        ConfigError: for each that is not of the form key=value.
+    """
+    parser = OverridesParser.create()
+    parsed, found = [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            found.append(
+                f"{text}: cannot be read as key=value; quote values with spaces or signs, "
+                "as in 'name=\"a b\"'"
+            )
+    if found:
+        raise ConfigError(*found)
+    return parsed
+
+
+def is_choice(override: Override) -> bool:
+    """Whether an override picks an option of a group, such as model=small."""
+    return override.key_or_group in groups() and not isinstance(override.value(), dict)
+
+
+def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return hydra_compose(config_name, overrides=overrides)
+
+
+def _choice_problems(choices: list[Override], options: dict[str, list[str]]) -> list[str]:
+    found = []
+    for choice in choices:
+        group, value = choice.key_or_group, choice.value()
+        known = ", ".join(options[group])
+        if choice.type is OverrideType.DEL:
+            continue
+        if choice.is_sweep_override():
+            text = (choice.input_line or "").partition("=")[2]
+            found.append(f"{group}: {text} is several options; choose one, or add --multirun")
+        elif isinstance(value, list) and group not in MANY_AT_ONCE:
+            found.append(f"{group}: takes one option, not a list; choose one of {known}")
+        else:
+            found += [
+                f"{group}: there is no option {_text(name)}; choose one of {known}"
+                for name in (value if isinstance(value, list) else [value])
+                if str(name) not in options[group]
+            ]
+    return found
+
+
+def _value_problems(overrides: list[Override], cfg: DictConfig) -> list[str]:
+    """One line for each value override whose key does not exist or whose value does not fit."""
+    found = []
+    for override in overrides:
+        key = override.key_or_group
+        if key.split(".")[0] == "hydra" or is_choice(override):
+            continue
+        if override.is_sweep_override():
+            text = (override.input_line or "").partition("=")[2]
+            found.append(f"{key}: {text} is several values; quote them, or add --multirun")
+            continue
+        problem = _value_problem(key, override, cfg)
+        if problem:
+            found.append(problem)
+    return found
+
+
+def _value_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
+    cls: type = TrainConfig
+    *parents, last = key.split(".")
+    path = ""
+    for parent in parents:
+        hints = field_types(cls)
+        if parent not in hints:
+            return unknown_key(path, parent, cls)
+        path += parent
+        if parent in LIGHTNING_GROUPS:
+            return None  # its class is the judge
+        if not is_dataclass(hints[parent]):
+            return f"{path}: is one value, not a group; give {path}=<value>"
+        path += "."
+        cls = shape_of(parent, OmegaConf.select(cfg, f"{parent}.kind"), hints[parent])
+    hints = field_types(cls)
+    if last not in hints:
+        if not parents:
+            return f"{last}: there is no such setting; {near(last, {*hints, *groups()})}"
+        return unknown_key(path, last, cls)
+    value = override.value()
+    if override.type is OverrideType.DEL:
+        return f"{key}: cannot be deleted; give a value"
+    if is_dataclass(hints[last]) or (isinstance(value, str) and "${" in value):
+        return None
+    try:
+        convert(_plain_value(value), hints[last])
+    except ValueError as error:
+        return f"{key}: {error}"
+    return None
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else repr(value)
+
+
+def _plain_value(value: Any) -> Any:
+    """The text of a quoted string; anything else as it is."""
+    return getattr(value, "text", value)
+
+
+def _translated(error: Exception) -> str:
+    """Hydra's or OmegaConf's complaint as one line of ours."""
+    text = str(error)
+    key = getattr(error, "full_key", None) or "settings"
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    if "Environment variable" in text:
+        name = text.split("'")[1]
+        return f"{key}: environment variable {name} is not set; set it, or give {key} a value"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        key, first = cause.full_key, str(cause).splitlines()[0]
+    return f"{key}: {first}; see python -m gpt2lab.train --help"

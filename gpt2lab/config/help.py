@@ -1,0 +1,77 @@
+"""The text of `--help`: every group with its options, every setting with default and meaning.
+
+Read from the files themselves, which is faster than composing and cannot fall behind.
+"""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from enum import Enum
+from typing import Any
+
+from gpt2lab.config import settings
+from gpt2lab.config.conf_dir import groups
+from gpt2lab.config.settings import SHAPES, GPT2Config, TrainConfig
+
+_USAGE = """\
+{purpose}
+
+usage: python -m gpt2lab.{command} [group=option ...] [setting=value ...]
+
+  --cfg job          print the composed settings and leave
+  --multirun, -m     run every combination of comma-separated values
+  --config-dir DIR   look for options in DIR too, a folder laid out as conf/
+
+groups and their options
+"""
+
+
+def help_text(command: str, purpose: str) -> str:
+    text = _USAGE.format(command=command, purpose=purpose)
+    for group, options in groups().items():
+        text += f"  {group:12} {', '.join(options)}\n"
+    sections: list[tuple[str, type]] = [("settings", TrainConfig), ("model.*", GPT2Config)]
+    for group, shapes in SHAPES.items():
+        sections += [(f"{group}.* of {group}={kind}", shape) for kind, shape in shapes.items()]
+    for title, cls in sections:
+        text += f"\n{title}\n"
+        for name, default, meaning in documented(cls):
+            text += f"  {f'{name}={default}':32} {meaning}\n"
+    return text
+
+
+def documented(cls: type) -> Iterator[tuple[str, str, str]]:
+    """Name, default and first words of each setting, bases first."""
+    meanings = _meanings()
+    for field in fields(cls):
+        for owner in cls.__mro__:
+            if meaning := meanings.get((owner.__name__, field.name)):
+                yield field.name, _shown_default(field), meaning
+                break
+
+
+def _shown_default(field: "Field[Any]") -> str:
+    if field.default is MISSING:
+        return ""
+    value = field.default.name if isinstance(field.default, Enum) else field.default
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _meanings() -> dict[tuple[str, str], str]:
+    """The line beneath each field, by class and field."""
+    found = {}
+    for node in ast.parse(inspect.getsource(settings)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for field, line in zip(node.body, node.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(line, ast.Expr)
+                and isinstance(line.value, ast.Constant)
+            ):
+                found[node.name, field.target.id] = " ".join(str(line.value.value).split())
+    return found

@@ -1,0 +1,96 @@
+"""Hydra's multirun: checked before the first job begins, and without secrets in its file."""
+
+from collections.abc import Callable, Sequence
+from itertools import islice, product
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+
+from gpt2lab.config.compose import parse_overrides, register_schemas, settings_from
+from gpt2lab.config.conf_dir import conf_dir
+from gpt2lab.config.redact import mask
+from gpt2lab.errors import ConfigError
+
+# Composing takes a twentieth of a second; larger grids are checked as each job begins.
+CHECKED_JOBS = 200
+
+
+def launch(
+    config_name: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[str],
+    job: Callable[[DictConfig], int],
+) -> list[int]:
+    """Run a job for each combination through Hydra's sweeper and launcher; their exit codes.
+
+    Raises:
+        ConfigError: one line for each combination that cannot be, before any has begun.
+    """
+    from gpt2lab.run_folder import new_name
+
+    overrides = list(overrides)
+    if not any(o.key_or_group == "name" for o in parse_overrides(overrides)):
+        overrides.append(f"name={new_name()}")
+    check(config_name, overrides, config_dirs)
+    search_path = [f"hydra.searchpath=[{','.join(config_dirs)}]"] if config_dirs else []
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        batches = hydra.multirun(config_name, guarded(job), [*overrides, *search_path], False)
+    return [result.return_value for batch in batches or [] for result in batch]
+
+
+def guarded(job: Callable[[DictConfig], int]) -> Callable[[DictConfig], int]:
+    """A job whose failure is its error line and exit code, so that the next one still runs."""
+
+    def run(cfg: DictConfig) -> int:
+        from gpt2lab.command_line import exit_code
+
+        return exit_code(lambda: job(cfg))
+
+    return run
+
+
+def check(config_name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """Compose every combination of a grid.
+
+    Raises:
+        ConfigError: with each problem once.
+    """
+    choices = []
+    for override in parse_overrides(overrides):
+        if override.key_or_group.startswith("hydra"):
+            continue
+        key = (override.input_line or "").partition("=")[0]
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            continue  # an interval, which only a searching sweeper understands
+        values = (
+            [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if override.is_sweep_override()
+            else [override.input_line or ""]
+        )
+        choices.append(values)
+    found: dict[str, None] = {}
+    for combination in islice(product(*choices), CHECKED_JOBS):
+        try:
+            settings_from(config_name, combination, config_dirs)
+        except ConfigError as error:
+            found |= dict.fromkeys(error.problems)
+    if found:
+        raise ConfigError(*found)
+
+
+class RedactMultirun(Callback):
+    """Masks secrets in the settings that the sweeper is about to write to multirun.yaml.
+
+    The jobs are composed anew from their overrides, so they still see the real values.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with flag_override(config, ["struct", "readonly"], [False, False]):
+            mask(config)

@@ -1,0 +1,134 @@
+"""From a plain mapping, wherever it came from, to checked settings."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from enum import Enum
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from gpt2lab.config.check import problems
+from gpt2lab.config.settings import SHAPES, TrainConfig
+from gpt2lab.errors import ConfigError
+
+T = TypeVar("T")
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def parse(plain: Mapping[str, Any]) -> TrainConfig:
+    """Checked settings from a mapping of plain values, as read from yaml or a checkpoint.
+
+    Raises:
+        ConfigError: with one line for every unknown key, wrong type, value out of range and
+            contradiction. Types come first; the rest is looked at when the types are right.
+    """
+    found: list[str] = []
+    config = _build(TrainConfig, plain, "", found)
+    found = found or problems(config)
+    if found:
+        raise ConfigError(*found)
+    return config
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """The inverse of `parse`: dicts, lists, numbers, texts, booleans and None only."""
+    result: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            value = plain(value)
+        elif isinstance(value, Enum):
+            value = value.name
+        result[field.name] = value
+    return result
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    return {field.name: get_type_hints(cls)[field.name] for field in fields(cls)}
+
+
+def near(word: str, choices: Any) -> str:
+    """A hint at the likeliest intended word, or at all there are."""
+    matches = get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return (
+        f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(sorted(choices))}"
+    )
+
+
+def unknown_key(path: str, key: str, cls: type) -> str:
+    return f"{path}{key}: there is no such setting; {near(key, field_types(cls))}"
+
+
+def shape_of(key: str, kind: Any, declared: Any) -> Any:
+    """The dataclass of a group, by its `kind` where the group has several shapes."""
+    return SHAPES.get(key, {}).get(kind, declared)
+
+
+def _build(cls: type[T], values: Mapping[str, Any], path: str, found: list[str]) -> T:
+    hints = field_types(cls)
+    found += [unknown_key(path, str(key), cls) for key in values if key not in hints]
+    arguments: dict[str, Any] = {}
+    for key, hint in hints.items():
+        if key not in values:
+            continue
+        value = values[key]
+        if is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                found.append(
+                    f"{path}{key}: {value!r} is not a group of settings; give {key}=<option>"
+                )
+                continue
+            kind = value.get("kind")
+            if key in SHAPES and kind not in SHAPES[key]:
+                found.append(
+                    f"{path}{key}.kind: {kind!r} is unknown; {near(str(kind), SHAPES[key])}"
+                )
+                continue
+            arguments[key] = _build(shape_of(key, kind, hint), value, f"{path}{key}.", found)
+        else:
+            try:
+                arguments[key] = convert(value, hint)
+            except ValueError as error:
+                found.append(f"{path}{key}: {error}")
+    return cls(**arguments)
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """The value as the hinted type, where nothing is lost by it.
+
+    Raises:
+        ValueError: saying what the value is and what it should be.
+    """
+    if get_origin(hint) is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{value!r} is not a mapping; see the yaml files of this group")
+        return dict(value)
+    options = [t for t in get_args(hint) if t is not NoneType] or [hint]
+    wanted = options[0]
+    if value is None and NoneType in get_args(hint):
+        return None
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        if isinstance(value, wanted):
+            return value
+        if value in wanted.__members__:
+            return wanted[value]
+        raise ValueError(
+            f"{_shown(value)} is not an option; {near(str(value), wanted.__members__)}"
+        )
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a run may be called 7
+    if type(value) is not wanted:
+        also = " or null" if NoneType in get_args(hint) else ""
+        raise ValueError(
+            f"{_shown(value)} is not {_EXPECTED[wanted]}; give {_EXPECTED[wanted]}{also}"
+        )
+    return value
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)

@@ -1,0 +1,1 @@
+"""Datamodules, and the order in which they give their samples."""

@@ -1,0 +1,24 @@
+"""The three errors a user can cause, each saying what to do about it."""
+
+
+class Gpt2labError(Exception):
+    """A mistake in what was asked for; ends the program with code 2 and one line a problem.
+
+    Each problem reads `<config key or file>: <what>; <what to do>`.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class ConfigError(Gpt2labError):
+    """Settings that are misspelt, of the wrong type, out of range or at odds with each other."""
+
+
+class DataError(Gpt2labError):
+    """Data that is missing, damaged or does not fit the settings."""
+
+
+class CheckpointError(Gpt2labError):
+    """A checkpoint that is missing, damaged or of another model."""

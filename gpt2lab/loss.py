@@ -1,0 +1,165 @@
+"""The tied head and its cross-entropy in one: the logits of a whole batch never exist.
+
+Sums and counts are kept apart, so that a batch may be split over micro-batches and devices without
+changing its gradient: each part's sum is divided by the count of the whole step.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gpt2lab.batch import IGNORE
+
+# One chunk's logits are the only ones in memory. 256 rows and fewer made the matrix products
+# measurably slower; more only cost memory.
+CHUNK_ROWS = 1024
+# On a CPU the softmax of 32 rows of 50,257 classes stays in the cache.
+CPU_TILE_ROWS = 32
+# Below this many logits the plain path is as fast and shorter.
+DENSE_LOGITS = 2**22
+
+
+def prefix_masked_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int | None = None,
+    num_counted: Tensor | None = None,
+) -> Tensor:
+    """Mean negative log-likelihood of the targets that are not IGNORE, in nats per token.
+
+    Args:
+        hidden: (..., C), the backbone's output.
+        weight: (rows, C), the token embedding; rows from vocab_size on are padding.
+        targets: (...) next-token ids or IGNORE. Rows that are ignored cost nothing.
+        vocab_size: classes; all rows if None.
+        num_counted: the divisor; the number of targets that count here if None. With the count of
+            a whole optimizer step, the gradients of its parts add up to the gradient of the whole.
+    Returns:
+        A scalar, fp32 or wider; 0 with zero gradients if nothing counts.
+    """
+    vocab_size = vocab_size or weight.shape[0]
+    hidden, targets = _counted_rows(hidden, targets)
+    if num_counted is None:
+        num_counted = torch.tensor(targets.numel(), device=targets.device)
+    scale = 1 / num_counted.clamp(min=1).to(_wide(hidden.dtype))
+    if targets.numel() * vocab_size <= DENSE_LOGITS:
+        logits = F.linear(hidden, weight[:vocab_size])
+        total = F.cross_entropy(logits.to(_wide(logits.dtype)), targets, reduction="sum")
+        return total * scale
+    dtype = hidden.dtype
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, vocab_size, scale, dtype)
+
+
+@torch.no_grad()
+def score_targets(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Each target's negative log-likelihood, and whether it was the likeliest token.
+
+    Returns:
+        (...) in nats, 0 where ignored; (...) bool, True where ignored.
+    """
+    vocab_size = vocab_size or weight.shape[0]
+    counts = targets != IGNORE
+    rows, wanted = _counted_rows(hidden, targets)
+    nll = torch.zeros(targets.shape, dtype=_wide(hidden.dtype), device=hidden.device)
+    right = torch.ones(targets.shape, dtype=torch.bool, device=hidden.device)
+    parts = []
+    for chunk, target in zip(rows.split(CHUNK_ROWS), wanted.split(CHUNK_ROWS), strict=True):
+        logits = F.linear(chunk, weight)[:, :vocab_size]
+        likeliest = logits.argmax(-1) == target
+        loss = F.cross_entropy(logits.to(nll.dtype), target, reduction="none")
+        parts.append((loss, likeliest))
+    if parts:
+        nll[counts] = torch.cat([loss for loss, _ in parts])
+        right[counts] = torch.cat([likeliest for _, likeliest in parts])
+    return nll, right
+
+
+def _counted_rows(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows (n, C) and targets (n,) that count."""
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    counts = targets != IGNORE
+    return (hidden, targets) if bool(counts.all()) else (hidden[counts], targets[counts])
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """fp32, or float64 as it is: bf16 keeps 8 significant bits, too few for a sum of 50,257."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of losses times a scale, its gradient computed in the forward pass.
+
+    The gradient of a chunk's logits, softmax minus one-hot, is at hand when its loss is: multiplied
+    out at once, it needs neither the logits to be kept nor a second product with the head.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        vocab_size: int,
+        scale: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        rows, head = hidden.detach().to(dtype), weight.detach().to(dtype)
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        ctx.input_dtypes = hidden.dtype, weight.dtype
+        grad_hidden = torch.empty_like(rows) if wants_hidden else None
+        grad_weight = torch.zeros_like(head) if wants_weight else None
+        buffer = head.new_empty(min(CHUNK_ROWS, len(rows)), len(head))
+        total = torch.zeros((), dtype=_wide(dtype), device=hidden.device)
+        for start in range(0, len(rows), CHUNK_ROWS):
+            chunk = rows[start : start + CHUNK_ROWS]
+            logits = torch.mm(chunk, head.t(), out=buffer[: len(chunk)])
+            target = targets[start : start + CHUNK_ROWS]
+            # Afterwards `logits` holds the scaled gradient of the loss by the logits.
+            total += _loss_and_gradient(logits, target, vocab_size, scale)
+            if grad_hidden is not None:
+                torch.mm(logits, head, out=grad_hidden[start : start + CHUNK_ROWS])
+            if grad_weight is not None:
+                grad_weight.addmm_(logits.t(), chunk)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = (
+            # mul_ on the copy that the cast makes: a third copy of the head would be the peak.
+            None if saved is None else saved.to(dtype, copy=True).mul_(grad_loss)
+            for saved, dtype in zip(ctx.saved_tensors, ctx.input_dtypes, strict=True)
+        )
+        return *gradients, None, None, None, None
+
+
+def _loss_and_gradient(logits: Tensor, targets: Tensor, vocab_size: int, scale: Tensor) -> Tensor:
+    """Sum of the losses of these rows; overwrites logits (n, rows) with their scaled gradient."""
+    logits[:, vocab_size:] = 0  # padding gets no gradient
+    total = torch.zeros((), dtype=_wide(logits.dtype), device=logits.device)
+    for tile, target in _tiles(logits[:, :vocab_size], targets):
+        wide = tile.to(_wide(tile.dtype), copy=True)
+        wide -= wide.amax(-1, keepdim=True)
+        target_logit = wide.gather(1, target[:, None])
+        sums = wide.exp_().sum(-1, keepdim=True)
+        total += (sums.log() - target_logit).sum()
+        wide *= scale / sums  # softmax, scaled
+        wide.scatter_add_(1, target[:, None], (-scale).expand(len(tile), 1))
+        tile.copy_(wide)
+    return total
+
+
+def _tiles(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = CPU_TILE_ROWS if logits.device.type == "cpu" else max(1, len(logits))
+    return zip(logits.split(rows), targets.split(rows), strict=True)

@@ -1,0 +1,180 @@
+"""GPT-2: blocks of causal attention and MLP on a residual stream, under a tied head.
+
+Names are those of the published weights, which load by name: `wte wpe h.{i}.ln_1 attn.c_attn
+attn.c_proj ln_2 mlp.c_fc mlp.c_proj ln_f`. Shapes: B batch, T tokens, C = n_embd, H heads,
+D = C / H, V vocabulary.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gpt2lab.batch import Batch
+from gpt2lab.config import GPT2Config
+from gpt2lab.loss import prefix_masked_cross_entropy
+
+LAYER_NORM_EPS = 1e-5
+INIT_STD = 0.02
+
+
+def stored_rows(vocab_size: int) -> int:
+    """Rows of the embedding: a large vocabulary is rounded up to a multiple of 128.
+
+    Matrix units work in such tiles: 50,304 columns multiply faster than 50,257. The surplus rows
+    stay zero and reach neither a loss nor a sample, a parameter count or an export.
+    """
+    return vocab_size if vocab_size < 4096 else math.ceil(vocab_size / 128) * 128
+
+
+class CausalSelfAttention(nn.Module):
+    """Each token looks at itself and at the tokens before it, once a head."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """(B, T, C) to (B, T, C).
+
+        Args:
+            weights: takes the slow path, which appends its attention weights (B, H, T, T) here.
+        """
+        B, T, C = x.shape
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        if weights is None:
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        else:
+            weights.append(_attention_weights(q, k))
+            y = F.dropout(weights[-1], dropout) @ v
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.resid_dropout(self.c_proj(y))
+
+
+def _attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) over the tokens up to each one's own: (B, H, T, T)."""
+    T, D = q.shape[-2:]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
+    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(later, -torch.inf).softmax(-1)
+
+
+class MLP(nn.Module):
+    """Four times as wide within, GELU in its tanh form as in the released code."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each reading a normed copy of the stream and adding to it."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), weights)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2Backbone(nn.Module):
+    """Token ids to hidden states: embeddings, blocks, final norm."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(stored_rows(config.vocab_size), config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
+
+    def forward(self, token_ids: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """Token ids (B, T), T <= block_size, to hidden states after the final norm (B, T, C).
+
+        Args:
+            weights: takes the slow path of attention, which appends each layer's weights
+                (B, H, T, T) here.
+        Raises:
+            ValueError: if there are more tokens than positions.
+        """
+        T = token_ids.shape[1]
+        if self.config.block_size < T:
+            raise ValueError(f"{T} tokens; the model has {self.config.block_size} positions")
+        positions = torch.arange(T, device=token_ids.device)
+        x = self.drop(self.wte(token_ids) + self.wpe(positions))  # (B, T, C)
+        for block in self.h:
+            if self.config.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, weights, use_reentrant=False)
+            else:
+                x = block(x, weights)
+        return self.ln_f(x)
+
+
+class GPT2(nn.Module):
+    """The backbone and its head, which is the token embedding transposed."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = GPT2Backbone(config)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """As released: normal with 0.02, biases zero, residual projections scaled down.
+
+        GPT-2 paper, section 2.3: residual weights are scaled by 1/sqrt(N), N = 2 * n_layer being
+        the number of additions to the stream.
+        """
+        residual_std = INIT_STD / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                std = residual_std if name.endswith("c_proj.weight") else INIT_STD
+                nn.init.normal_(parameter, std=std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        self.transformer.wte.weight[self.config.vocab_size :] = 0
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Token ids (B, T) to logits (B, T, V)."""
+        hidden = self.transformer(token_ids)
+        return F.linear(hidden, self.transformer.wte.weight[: self.config.vocab_size])
+
+    def loss(self, batch: Batch, num_counted: Tensor | None = None) -> Tensor:
+        """Mean negative log-likelihood of the targets that count, in nats per token.
+
+        Args:
+            num_counted: divides the sum in place of this batch's own count, for a batch that is
+                part of a larger step.
+        """
+        return prefix_masked_cross_entropy(
+            self.transformer(batch.inputs),
+            self.transformer.wte.weight,
+            batch.targets,
+            vocab_size=self.config.vocab_size,
+            num_counted=num_counted,
+        )
+
+    def num_parameters(self) -> int:
+        """Trained numbers, the tied head counted once and surplus rows of the vocabulary not."""
+        surplus = self.transformer.wte.num_embeddings - self.config.vocab_size
+        return sum(p.numel() for p in self.parameters()) - surplus * self.config.n_embd

@@ -1,0 +1,129 @@
+"""Optimizers, which parameters they decay, and learning rates as pure functions of the step."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+
+from gpt2lab.config import (
+    CosineConfig,
+    MuonConfig,
+    OptimConfig,
+    ScheduleConfig,
+    WSDConfig,
+)
+
+
+def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices and embeddings decay, biases and norms do not."""
+    parameters = list(parameters)
+    decayed = [p for p in parameters if p.dim() >= 2]
+    others = [p for p in parameters if p.dim() < 2]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest."""
+    if not isinstance(config, MuonConfig):
+        return _adamw(model.parameters(), config)
+    hidden = [p for name, p in model.named_parameters() if ".h." in name and p.dim() == 2]
+    taken = {id(p) for p in hidden}
+    muon = Muon(
+        hidden,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        # Updates get the root mean square of AdamW's, so that one learning rate suits both.
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return OptimizerPair(
+        muon, _adamw((p for p in model.parameters() if id(p) not in taken), config)
+    )
+
+
+def _adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> AdamW:
+    return AdamW(
+        decay_groups(parameters, config.weight_decay),
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=True,  # three times faster, on CPUs too
+    )
+
+
+class OptimizerPair(Optimizer):
+    """Two optimizers of different parameters that step, save and load as one."""
+
+    def __init__(self, first: Optimizer, second: Optimizer) -> None:
+        self.pair = (first, second)
+        super().__init__(first.param_groups + second.param_groups, {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let both see the groups and the state of the whole, which is what is saved and loaded."""
+        first, second = self.pair
+        cut = len(first.param_groups)
+        first.param_groups, second.param_groups = self.param_groups[:cut], self.param_groups[cut:]
+        first.state = second.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.pair:
+            optimizer.step()
+        return loss
+
+
+def learning_rate_factor(step: int, config: ScheduleConfig, max_steps: int) -> float:
+    """Share of optim.lr at a step, counted from 0."""
+    if step < config.warmup_steps:
+        return warmup(step, config.warmup_steps)
+    if isinstance(config, CosineConfig):
+        end = config.decay_steps or max_steps
+        return cosine(step, config.warmup_steps, end, config.final_lr_ratio)
+    if isinstance(config, WSDConfig):
+        start = max(config.warmup_steps, round(max_steps * (1 - config.decay_ratio)))
+        return linear_decay(step, start, max_steps, config.final_lr_ratio)
+    return 1.0
+
+
+def warmup(step: int, warmup_steps: int) -> float:
+    """(step + 1) / (warmup_steps + 1): never zero, and one at the step after the last."""
+    return (step + 1) / (warmup_steps + 1)
+
+
+def cosine(step: int, start: int, end: int, final: float) -> float:
+    """From 1 at `start` to `final` at `end` and after it, along half a cosine."""
+    progress = _progress(step, start, end)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def linear_decay(step: int, start: int, end: int, final: float) -> float:
+    """1 until `start`, then a straight line to `final` at `end`."""
+    return 1 - (1 - final) * _progress(step, start, end)
+
+
+def _progress(step: int, start: int, end: int) -> float:
+    return 1.0 if step >= end else max(0.0, (step - start) / (end - start))
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
+    """2-norm of all gradients together, which are then scaled down to `largest` if beyond it."""
+    return nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)

@@ -1,0 +1,58 @@
+"""python -m gpt2lab.train: train a GPT-2; the run folder's path is the last line of stdout."""
+
+import argparse
+
+from omegaconf import DictConfig
+
+from gpt2lab.command_line import arguments, print_settings, show_errors
+from gpt2lab.config.compose import Composed, from_config, settings_from, settings_on_top
+
+
+def main() -> int:
+    flags = arguments("train", "Train a GPT-2, and leave a run folder that says all about it.")
+    if flags.multirun:
+        return multirun(flags)
+    composed = settings_from("train", flags.overrides, flags.config_dir)
+    if flags.cfg:
+        print_settings(composed.printable)
+        return 0
+    if composed.settings.resume:
+        composed = resumed(composed, flags)
+    return train(composed)
+
+
+def train(composed: Composed) -> int:
+    from gpt2lab.experiment import fit  # here, so that help and mistakes need not wait for torch
+
+    result = fit(composed.settings, composed.printable)
+    print(result.folder, flush=True)
+    return 128 + result.signal if result.signal else 0
+
+
+def resumed(composed: Composed, flags: argparse.Namespace) -> Composed:
+    """The settings of the checkpoint to go on from, with the command line's on top."""
+    from gpt2lab.experiment import saved_settings
+
+    saved = saved_settings(composed.settings)
+    if saved is None:
+        return composed
+    return settings_on_top(saved, "train", flags.overrides, flags.config_dir)
+
+
+def multirun(flags: argparse.Namespace) -> int:
+    """Every combination of comma-separated values, each a run `<name>-<job>` of its own."""
+    from gpt2lab.config.multirun import launch
+
+    return max(launch("train", flags.overrides, flags.config_dir, job), default=0)
+
+
+def job(cfg: DictConfig) -> int:
+    """One combination, in whatever process Hydra's launcher runs it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    cfg.name = f"{cfg.name}-{HydraConfig.get().job.num}"
+    return train(from_config(cfg))
+
+
+if __name__ == "__main__":
+    show_errors(main)
