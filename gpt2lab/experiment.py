@@ -62,7 +62,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         ConfigError, DataError, CheckpointError: before the first step, with nothing written.
     """
     if not isinstance(settings, TrainConfig):
-        composed = settings_from("train", settings)
+        composed = settings_from("train", settings, saved=saved_settings)
         settings, printable = composed.settings, composed.printable
     printable = printable or plain(settings)
 

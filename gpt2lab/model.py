@@ -121,11 +121,10 @@ class GPT2Backbone(nn.Module):
             raise ValueError(f"{T} tokens; the model has {self.config.block_size} positions")
         positions = torch.arange(T, device=token_ids.device)
         x = self.drop(self.wte(token_ids) + self.wpe(positions))  # (B, T, C)
+        # Recomputing a block would append its attention weights twice.
+        recompute = self.config.activation_checkpointing and self.training and weights is None
         for block in self.h:
-            if self.config.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, weights, use_reentrant=False)
-            else:
-                x = block(x, weights)
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, weights)
         return self.ln_f(x)
 
 

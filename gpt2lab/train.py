@@ -1,23 +1,23 @@
 """python -m gpt2lab.train: train a GPT-2; the run folder's path is the last line of stdout."""
 
 import argparse
+from typing import Any
 
 from omegaconf import DictConfig
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
-from gpt2lab.config.compose import Composed, from_config, settings_from, settings_on_top
+from gpt2lab.config import TrainConfig
+from gpt2lab.config.compose import Composed, from_config, settings_from
 
 
 def main() -> int:
     flags = arguments("train", "Train a GPT-2, and leave a run folder that says all about it.")
     if flags.multirun:
         return multirun(flags)
-    composed = settings_from("train", flags.overrides, flags.config_dir)
+    composed = settings_from("train", flags.overrides, flags.config_dir, saved_settings)
     if flags.cfg:
         print_settings(composed.printable)
         return 0
-    if composed.settings.resume:
-        composed = resumed(composed, flags)
     return train(composed)
 
 
@@ -29,14 +29,10 @@ def train(composed: Composed) -> int:
     return 128 + result.signal if result.signal else 0
 
 
-def resumed(composed: Composed, flags: argparse.Namespace) -> Composed:
-    """The settings of the checkpoint to go on from, with the command line's on top."""
+def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
     from gpt2lab.experiment import saved_settings
 
-    saved = saved_settings(composed.settings)
-    if saved is None:
-        return composed
-    return settings_on_top(saved, "train", flags.overrides, flags.config_dir)
+    return saved_settings(settings)
 
 
 def multirun(flags: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ Everything is looked at before anything is done: Hydra's job never begins here, 
 appears for a typo. Its errors become lines of ours.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gpt2lab.config.check import run_problems
 from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
 from gpt2lab.config.redact import printable
@@ -91,14 +92,27 @@ def compose(
 
 
 def settings_from(
-    config_name: str, overrides: Sequence[str] = (), config_dirs: Iterable[str] = ()
+    config_name: str,
+    overrides: Sequence[str] = (),
+    config_dirs: Iterable[str] = (),
+    saved: Callable[[TrainConfig], dict[str, Any] | None] = lambda settings: None,
 ) -> Composed:
     """Compose, resolve every interpolation, parse.
 
+    Args:
+        saved: the settings stored in the checkpoint that `resume` asks for, given settings of
+            which only name, runs_dir and resume count; None for a fresh start.
     Raises:
         ConfigError: one line for each problem.
     """
-    return from_config(compose(config_name, overrides, config_dirs))
+    cfg = compose(config_name, overrides, config_dirs)
+    if cfg.resume is None:
+        return from_config(cfg)
+    where = TrainConfig(name=cfg.name, runs_dir=cfg.runs_dir, resume=cfg.resume)
+    if found := list(run_problems(where)):
+        raise ConfigError(*found)
+    stored = saved(where)
+    return from_config(cfg) if stored is None else on_top(stored, cfg, overrides)
 
 
 def from_config(cfg: DictConfig) -> Composed:
@@ -106,23 +120,17 @@ def from_config(cfg: DictConfig) -> Composed:
     return Composed(parse(resolved(cfg)), printable(cfg))
 
 
-def settings_on_top(
-    saved: dict[str, Any],
-    config_name: str,
-    overrides: Sequence[str],
-    config_dirs: Iterable[str] = (),
-) -> Composed:
+def on_top(stored: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]) -> Composed:
     """The settings of a checkpoint with overrides on top; `_target_` nodes from conf only.
 
-    A group chosen by an override (`optim=muon`, an experiment) replaces the whole group (every
-    setting); a value override replaces its value.
+    An override of a value replaces that value, a chosen option (`optim=muon`) its whole group, and
+    a chosen experiment everything.
     """
-    cfg = compose(config_name, overrides, config_dirs)
     now, shown = resolved(cfg), printable(cfg)
     parsed = parse_overrides(overrides)
     if any(o.key_or_group == "experiment" for o in parsed):
         return Composed(parse(now), shown)
-    kept = {key: value for key, value in saved.items() if key not in NEVER_FROM_CHECKPOINTS}
+    kept = {key: value for key, value in stored.items() if key not in NEVER_FROM_CHECKPOINTS}
     mixed, mixed_shown = {**now, **kept}, {**shown, **kept}
     for override in parsed:
         path = override.key_or_group.split(".")
@@ -252,6 +260,8 @@ def _value_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
     value = override.value()
     if override.type is OverrideType.DEL:
         return f"{key}: cannot be deleted; give a value"
+    if override.type is OverrideType.ADD:
+        return f"{key}: is a setting already; leave out the +"
     if is_dataclass(hints[last]) or (isinstance(value, str) and "${" in value):
         return None
     try:

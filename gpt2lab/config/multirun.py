@@ -1,5 +1,6 @@
 """Hydra's multirun: checked before the first job begins, and without secrets in its file."""
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import islice, product
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, flag_override
 
 from gpt2lab.config.compose import parse_overrides, register_schemas, settings_from
 from gpt2lab.config.conf_dir import conf_dir
-from gpt2lab.config.redact import mask
+from gpt2lab.config.redact import is_secret, mask
 from gpt2lab.errors import ConfigError
 
 # Composing takes a twentieth of a second; larger grids are checked as each job begins.
@@ -35,6 +36,7 @@ def launch(
     if not any(o.key_or_group == "name" for o in parse_overrides(overrides)):
         overrides.append(f"name={new_name()}")
     check(config_name, overrides, config_dirs)
+    overrides = [hidden(override, i) for i, override in enumerate(overrides)]
     search_path = [f"hydra.searchpath=[{','.join(config_dirs)}]"] if config_dirs else []
     register_schemas()
     GlobalHydra.instance().clear()
@@ -43,6 +45,20 @@ def launch(
         assert hydra is not None
         batches = hydra.multirun(config_name, guarded(job), [*overrides, *search_path], False)
     return [result.return_value for batch in batches or [] for result in batch]
+
+
+def hidden(override: str, number: int) -> str:
+    """A secret given on the command line, handed to the jobs through the environment.
+
+    Hydra writes overrides into multirun.yaml and hands the very same to the jobs, so that masking
+    them would hide the secret from the jobs too.
+    """
+    key, _, value = override.partition("=")
+    if not is_secret(key) or "${" in value:
+        return override
+    variable = f"GPT2LAB_SECRET_{number}"
+    os.environ[variable] = value
+    return f"{key}=${{oc.env:{variable}}}"
 
 
 def guarded(job: Callable[[DictConfig], int]) -> Callable[[DictConfig], int]:

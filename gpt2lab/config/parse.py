@@ -118,8 +118,6 @@ def convert(value: Any, hint: Any) -> Any:
         )
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if wanted is int and isinstance(value, float) and value.is_integer():
-        return int(value)
     if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)  # a run may be called 7
     if type(value) is not wanted:

@@ -34,22 +34,23 @@ def redacted_arguments(arguments: list[str]) -> list[str]:
     shown = []
     for argument in arguments:
         key, equals, _ = argument.partition("=")
-        secret = equals and _SECRET_NAME.search(key.split(".")[-1])
-        shown.append(f"{key}={REDACTED}" if secret else argument)
+        shown.append(f"{key}={REDACTED}" if equals and is_secret(key) else argument)
     return shown
+
+
+def is_secret(key: str) -> bool:
+    """Whether a dotted key is called like a secret."""
+    return _SECRET_NAME.search(key.split(".")[-1]) is not None
 
 
 def mask(cfg: DictConfig) -> None:
     """Replace secret-looking values where they stand; interpolations are left as they are."""
     for key in list(cfg):
         node = cfg._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            mask(node)
-        elif isinstance(node, ListConfig) and not node._is_none() and not node._is_missing():
-            texts = [str(child._value()) for _, child in _children(node)]
-            if (masked := redacted_arguments(texts)) != texts:
-                cfg[key] = masked
-        elif _SECRET_NAME.search(str(key)) and "${" not in str(node):
+        if isinstance(node, DictConfig):
+            if _children(node):
+                mask(node)
+        elif is_secret(str(key)) and "${" not in str(node):
             cfg[key] = REDACTED
 
 
@@ -87,7 +88,7 @@ def _show(node: DictConfig | ListConfig, secrets: set[str]) -> Any:
 
 
 def _masked(key: str, value: Any, secrets: set[str]) -> Any:
-    if value is not None and isinstance(value, str) and _SECRET_NAME.search(key):
+    if value is not None and isinstance(value, str) and is_secret(key):
         return REDACTED
     if isinstance(value, str):
         for secret in secrets:

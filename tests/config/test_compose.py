@@ -1,0 +1,150 @@
+import dataclasses
+from itertools import product
+
+import pytest
+
+from gpt2lab.config import MuonConfig, TrainConfig, plain
+from gpt2lab.config.compose import Composed, settings_from
+from gpt2lab.config.conf_dir import conf_dir, groups
+from gpt2lab.errors import ConfigError
+
+
+def resumed(saved: dict, *overrides: str) -> Composed:
+    return settings_from("train", ["name=a", "resume=last", *overrides], saved=lambda where: saved)
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        settings_from("train", overrides)
+    return list(error.value.problems)
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={option}" for group, options in groups().items() for option in options]
+)
+def test_every_option_composes(choice):
+    settings_from("train", [choice])
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "optim", "schedule"),
+    list(product(*(groups()[g] for g in ("model", "data", "optim", "schedule")))),
+)
+def test_the_groups_compose_with_each_other(model, data, optim, schedule):
+    overrides = [f"model={model}", f"data={data}", f"optim={optim}", f"schedule={schedule}"]
+    settings = settings_from("train", overrides).settings
+    assert (settings.optim.kind, settings.schedule.kind) == (optim, schedule)
+
+
+def test_train_yaml_says_what_the_dataclass_says():
+    yaml = settings_from("train", ["~experiment"]).settings
+    ours = TrainConfig(stop_at="val/exact_match:1.0")  # conf/data/sort.yaml sets it
+    for field in dataclasses.fields(TrainConfig):
+        if not dataclasses.is_dataclass(getattr(ours, field.name)) and not isinstance(
+            getattr(ours, field.name), dict
+        ):
+            assert getattr(yaml, field.name) == getattr(ours, field.name), field.name
+
+
+def test_sort_sets_the_context_and_vocabulary_that_it_needs():
+    model = settings_from("train", ["data.length=32", "data.num_digits=100"]).settings.model
+    assert (model.block_size, model.vocab_size) == (63, 100)
+
+
+def test_a_pair_of_model_and_data_brings_what_suits_it():
+    nano = settings_from("train", ["model=nano"]).settings
+    small = settings_from("train", ["model=small"]).settings
+    assert nano.optim.lr > small.optim.lr
+    assert settings_from("train", ["model=nano", "optim.lr=1"]).settings.optim.lr == 1
+    assert settings_from("train", ["model=medium"]).settings.max_steps == TrainConfig().max_steps
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model=gpt5"], ["model: there is no option 'gpt5'; choose one of char, large, medium"]),
+        (["experiment=x"], ["experiment: there is no option 'x'; choose one of"]),
+        (["model=[nano]"], ["model: takes one option, not a list"]),
+        (
+            ["model=nano,small"],
+            ["model: nano,small is several options; choose one, or add --multi"],
+        ),
+        (["model.n_layr=2"], ["model.n_layr: there is no such setting; did you mean n_layer?"]),
+        (["modle=nano"], ["modle: there is no such setting; did you mean model?"]),
+        (["modle.n_layer=2"], ["modle: there is no such setting; did you mean model?"]),
+        (["+model.foo=1"], ["model.foo: there is no such setting; choose one of"]),
+        (["+data.length=3"], ["data.length: is a setting already; leave out the +"]),
+        (["++data.lenght=3"], ["data.lenght: there is no such setting; did you mean length?"]),
+        (["model.n_layer=abc"], ["model.n_layer: 'abc' is not a whole number"]),
+        (["model.n_layer=null"], ["model.n_layer: null is not a whole number"]),
+        (["model.n_layer=1.5"], ["model.n_layer: 1.5 is not a whole number"]),
+        (["seed=1e3.5"], ["seed: '1e3.5' is not a whole number"]),
+        (["max_steps=1e3"], ["max_steps: 1000.0 is not a whole number"]),
+        (["model.n_layer.x=3"], ["model.n_layer: is one value, not a group"]),
+        (["optim.lr=1e-3,1e-4"], ["optim.lr: 1e-3,1e-4 is several values; quote them, or add"]),
+        (["~optim.lr"], ["optim.lr: cannot be deleted"]),
+        (["optim.momentum=0.5"], ["optim.momentum: there is no such setting; choose one of"]),
+        (["optim=muon", "optim.momentum=0.5"], None),
+        (["a", ">=", "1.0"], ["a: cannot be", ">=: cannot be", "1.0: cannot be"]),
+        (["name=${oc.env:GPT2LAB_NOT_SET}"], ["name: environment variable GPT2LAB_NOT_SET is not"]),
+        (["resume=last"], ["resume: last needs a run to go on with; add name="]),
+        (["name=${no.such.key}"], ["name: Interpolation key 'no.such.key' not found"]),
+        (["trainer._target_=os.system"], ["trainer._target_: os.system is not allowed"]),
+        (
+            ["model.n_layr=2", "optim.lr=abc", "seed=x"],
+            ["model.n_layr: there", "optim.lr: 'abc'", "seed: 'x'"],
+        ),
+    ],
+)
+def test_each_override_is_taken_or_refused_in_one_line(overrides, expected):
+    if expected is None:
+        settings_from("train", overrides)
+        return
+    found = problems(*overrides)
+    assert len(found) == len(expected)
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+        assert "\n" not in line
+        assert "; " in line
+
+
+def test_options_of_a_folder_of_ones_own(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("n_layer: 5\nn_head: 2\nn_embd: 8\n")
+    settings = settings_from("train", ["model=mine"], [str(tmp_path)]).settings
+    assert settings.model.n_layer == 5
+    with pytest.raises(
+        ConfigError, match="no option 'my'; choose one of char, large, medium, mine"
+    ):
+        settings_from("train", ["model=my"], [str(tmp_path)])
+    with pytest.raises(ConfigError, match="is not a folder"):
+        settings_from("train", [], [str(tmp_path / "nowhere")])
+
+
+def test_a_resume_takes_the_saved_settings_with_overrides_on_top():
+    saved = settings_from("train", ["model=nano", "optim.lr=0.5", "seed=9"]).printable
+    overrides = ["data=sort", "max_steps=7", "optim.beta2=0.5"]
+    settings = resumed(saved, *overrides).settings
+    assert (settings.seed, settings.optim.lr, settings.model.n_layer) == (9, 0.5, 3)
+    assert (settings.max_steps, settings.optim.beta2) == (7, 0.5)
+    muon = resumed(saved, "optim=muon").settings
+    assert isinstance(muon.optim, MuonConfig)
+    assert muon.seed == 9
+
+
+def test_a_resume_takes_no_target_from_the_checkpoint():
+    saved = settings_from("train", ["model=nano"]).printable
+    saved["trainer"] = {"_target_": "os.system"}
+    saved["callbacks"] = {"x": {"_target_": "os.system"}}
+    settings = resumed(saved).settings
+    assert settings.trainer["_target_"] == "lightning.pytorch.Trainer"
+    assert "x" not in settings.callbacks
+
+
+def test_printable_settings_are_plain_and_parse_again():
+    composed = settings_from("train", ["precision=bf16"])
+    assert plain(composed.settings) == composed.printable
+
+
+def test_the_yaml_files_are_found():
+    assert (conf_dir() / "train.yaml").is_file()

@@ -1,0 +1,134 @@
+import pytest
+
+from gpt2lab.config import (
+    ConstantConfig,
+    MuonConfig,
+    Precision,
+    SortConfig,
+    TrainConfig,
+    parse,
+    plain,
+)
+from gpt2lab.errors import ConfigError
+
+
+def refused(**settings) -> list[str]:
+    base = plain(TrainConfig())
+    base["trainer"] = {"_target_": "lightning.pytorch.Trainer"}
+    for key, value in settings.items():
+        node = base
+        *parents, last = key.split("__")
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    with pytest.raises(ConfigError) as error:
+        parse(base)
+    return list(error.value.problems)
+
+
+def test_parsing_undoes_plain():
+    config = TrainConfig(
+        optim=MuonConfig(lr=0.02),
+        schedule=ConstantConfig(warmup_steps=3),
+        data=SortConfig(length=9),
+        trainer={"_target_": "lightning.pytorch.Trainer"},
+        precision=Precision.bf16,
+        name="a-run",
+        max_minutes=2.5,
+    )
+    assert parse(plain(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"seed": -1}, "seed: -1 is out of range; choose 0 <= seed"),
+        ({"batch_size": 0}, "batch_size: 0 is out of range; choose 1 <= batch_size"),
+        (
+            {"model__dropout": 1.0},
+            "model.dropout: 1.0 is out of range; choose 0 <= model.dropout < 1",
+        ),
+        ({"optim__lr": 0}, "optim.lr: 0.0 is out of range; choose 0 < optim.lr"),
+        ({"optim__lr": float("nan")}, "optim.lr: nan is out of range; choose 0 < optim.lr"),
+        ({"optim__lr": float("inf")}, "optim.lr: inf is out of range; choose 0 < optim.lr"),
+        ({"optim__beta2": 1}, "optim.beta2: 1.0 is out of range; choose 0 <= optim.beta2 < 1"),
+        (
+            {"optim__grad_clip": 0},
+            "optim.grad_clip: 0.0 is out of range; choose 0 < optim.grad_clip",
+        ),
+        ({"data__num_digits": 1}, "data.num_digits: 1 is out of range"),
+        ({"schedule__final_lr_ratio": 1.5}, "schedule.final_lr_ratio: 1.5 is out of range"),
+        ({"model__n_head": 5}, "model.n_head: 5 does not divide model.n_embd=768"),
+        ({"data__length": 999}, "model.block_size: 1024 tokens are fewer than the 1997"),
+        ({"model__vocab_size": 2}, "model.vocab_size: 2 is smaller than data.num_digits=3"),
+        ({"schedule__warmup_steps": 1001}, "schedule.warmup_steps: 1001 is beyond the end"),
+        ({"micro_batch_size": 5}, "micro_batch_size: 5 on 1 device does not divide batch_size=64"),
+        ({"stop_at": "val/los:1"}, "stop_at: 'val/los:1' is not <metric>:<number>"),
+        ({"stop_at": "val/loss"}, "stop_at: 'val/loss' is not <metric>:<number>"),
+        ({"name": "../up"}, "name: '../up' cannot be a folder's name"),
+        ({"name": "lr=3"}, "name: 'lr=3' cannot be a folder's name"),
+        ({"resume": "last"}, "resume: last needs a run to go on with; add name="),
+        ({"max_steps": None}, "max_steps: null is not a whole number"),
+        ({"max_steps": "1e3.5"}, "max_steps: '1e3.5' is not a whole number"),
+        ({"max_steps": 2.5}, "max_steps: 2.5 is not a whole number"),
+        ({"max_steps": True}, "max_steps: True is not a whole number"),
+        ({"max_minutes": "soon"}, "max_minutes: 'soon' is not a number; give a number or null"),
+        ({"debug": 1}, "debug: 1 is not true or false"),
+        ({"precision": "bf61"}, "precision: 'bf61' is not an option; did you mean bf16?"),
+        ({"optim__kind": "adam"}, "optim.kind: 'adam' is unknown; did you mean adamw?"),
+        ({"model": 3}, "model: 3 is not a group of settings"),
+        ({"model__n_layr": 2}, "model.n_layr: there is no such setting; did you mean n_layer?"),
+        ({"sead": 2}, "sead: there is no such setting; did you mean seed?"),
+        ({"optim__momentum": 0.9}, "optim.momentum: there is no such setting"),
+        ({"trainer": []}, "trainer: [] is not a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_key_and_the_mend(settings, problem):
+    (found,) = refused(**settings)
+    assert found.startswith(problem)
+    assert "; " in found
+
+
+def test_all_problems_come_at_once():
+    found = refused(seed=-1, model__n_head=5, optim__lr=-1.0, batch_size=0)
+    assert [line.partition(":")[0] for line in found] == [
+        "optim.lr",
+        "seed",
+        "batch_size",
+        "model.n_head",
+    ]
+
+
+def test_all_type_problems_come_at_once():
+    assert len(refused(seed="x", model__bias="y", nonsense=1)) == 3
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "logging.os.system",
+        "builtins.eval",
+        "lightningx.Trainer",
+        "gpt2labx.a",
+        "",
+        None,
+    ],
+)
+@pytest.mark.parametrize("node", ["trainer", "logger", "callbacks"])
+def test_a_target_outside_lightning_and_ours_is_not_allowed(node, target):
+    value = {"_target_": target} if node == "trainer" else {"x": {"_target_": target}}
+    (found,) = refused(**{node: value})
+    assert "is not allowed" in found
+
+
+def test_a_target_within_arguments_is_not_allowed():
+    inner = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": "os.system"}]}
+    (found,) = refused(trainer=inner)
+    assert found.startswith("trainer.plugins[0]._target_: _target_ is not allowed here")
+
+
+@pytest.mark.parametrize("argument", ["max_steps", "precision", "gradient_clip_val", "callbacks"])
+def test_what_we_own_is_refused_in_the_trainer(argument):
+    (found,) = refused(trainer={"_target_": "lightning.pytorch.Trainer", argument: 1})
+    assert found.startswith(f"trainer.{argument}: is not set there; use ")

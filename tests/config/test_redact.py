@@ -1,0 +1,72 @@
+import pytest
+from omegaconf import OmegaConf
+
+from gpt2lab.config.compose import settings_from
+from gpt2lab.config.redact import mask, printable, redacted_arguments
+
+CANARY = "canary-5d41402abc4b"
+
+
+@pytest.fixture(autouse=True)
+def _canary(monkeypatch):
+    monkeypatch.setenv("GPT2LAB_CANARY", CANARY)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+logger.wandb.notes=${oc.env:GPT2LAB_CANARY}",
+        "+logger.wandb.notes='a ${oc.env:GPT2LAB_CANARY} b'",
+        "+logger.wandb.notes=[x,'${oc.env:GPT2LAB_CANARY}']",
+        f"+logger.wandb.api_key={CANARY}",
+        f"+logger.wandb.settings.token={CANARY}",
+        f"+logger.wandb.WANDB_API_KEY={CANARY}",
+    ],
+)
+def test_a_secret_is_used_but_not_shown(override):
+    composed = settings_from("train", ["logger=wandb", override])
+    assert CANARY in str(composed.settings.logger)
+    assert CANARY not in str(composed.printable)
+
+
+def test_a_secret_that_comes_by_way_of_another_key_is_masked():
+    cfg = OmegaConf.create({"a": "${oc.env:GPT2LAB_CANARY}", "b": "see ${a}", "c": ["${b}"]})
+    shown = printable(cfg)
+    assert shown == {
+        "a": "${oc.env:GPT2LAB_CANARY}",
+        "b": "see <redacted>",
+        "c": ["see <redacted>"],
+    }
+
+
+def test_ordinary_settings_are_shown_as_they_are():
+    cfg = OmegaConf.create(
+        {"n_head": 3, "keys": "x", "max_tokens": 5, "token": None, "e": {}, "l": []}
+    )
+    assert printable(cfg) == {
+        "n_head": 3,
+        "keys": "x",
+        "max_tokens": 5,
+        "token": None,
+        "e": {},
+        "l": [],
+    }
+
+
+def test_a_command_line_is_masked():
+    given = ["python", "-m", "gpt2lab.train", f"+logger.wandb.api_key={CANARY}", "seed=1"]
+    assert redacted_arguments(given) == [*given[:3], "+logger.wandb.api_key=<redacted>", "seed=1"]
+
+
+def test_masking_keeps_interpolations():
+    cfg = OmegaConf.create(
+        {
+            "a": {"password": "x", "token": "${oc.env:GPT2LAB_CANARY}"},
+            "seed": 1,
+        }
+    )
+    mask(cfg)
+    assert OmegaConf.to_container(cfg) == {
+        "a": {"password": "<redacted>", "token": "${oc.env:GPT2LAB_CANARY}"},
+        "seed": 1,
+    }

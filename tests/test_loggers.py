@@ -1,0 +1,82 @@
+import csv
+
+import pytest
+from lightning.pytorch.loggers.logger import Logger
+
+from gpt2lab.loggers import CSVLogger, Guarded, read_metrics
+
+
+def test_one_row_a_step_with_empty_cells_for_what_was_not_measured(tmp_path):
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.log_metrics({"train/loss": 2.5}, step=10)
+    logger.log_metrics({"val/loss": 2.25}, step=10)
+    logger.log_metrics({"train/loss": 1.5}, step=20)
+    logger.save()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == ["10", "20"]
+    assert (rows[0]["train/loss"], rows[0]["val/loss"], rows[1]["val/loss"]) == ("2.5", "2.25", "")
+
+
+def test_a_metric_that_appears_later_gets_a_column(tmp_path):
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.log_metrics({"train/loss": 2.5}, step=10)
+    logger.log_metrics({"mine": 7.0}, step=20)
+    logger.save()
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert [row["mine"] for row in rows] == ["", "7.0"]
+    assert rows[0]["train/loss"] == "2.5"
+
+
+def test_a_resume_drops_the_rows_beyond_its_step_and_appends(tmp_path):
+    path = tmp_path / "metrics.csv"
+    logger = CSVLogger(path)
+    for step in (10, 20, 30):
+        logger.log_metrics({"train/loss": float(step)}, step=step)
+    logger.save()
+    again = CSVLogger(path)
+    again.resume_at(20)
+    again.log_metrics({"train/loss": 0.5}, step=30)
+    again.save()
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["step"], r["train/loss"]) for r in rows] == [
+        ("10", "10.0"),
+        ("20", "20.0"),
+        ("30", "0.5"),
+    ]
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss,val/loss\n10,2.5,\n20,1.")
+    assert [row["step"] for row in read_metrics(path)] == ["10"]
+
+
+class Failing(Logger):
+    name = version = "x"
+
+    def log_metrics(self, metrics, step=None):
+        raise OSError("No space left on device")
+
+    def log_hyperparams(self, params):
+        raise AssertionError("is not asked again after a failure")
+
+
+def test_a_failing_logger_is_one_warning(tmp_path):
+    logger = Guarded("logger.x", Failing)
+    with pytest.warns(UserWarning, match=r"logger\.x: No space left on device; training goes on"):
+        logger.log_metrics({"a": 1.0}, step=1)
+    logger.log_metrics({"a": 1.0}, step=2)
+    logger.log_hyperparams({})
+    logger.save()
+    logger.finalize("success")
+    assert logger.experiment is None
+
+
+def test_a_logger_that_cannot_be_made_is_one_warning():
+    def make():
+        raise ModuleNotFoundError("No module named 'wandb'")
+
+    with pytest.warns(UserWarning, match=r"logger\.wandb: No module named 'wandb'"):
+        logger = Guarded("logger.wandb", make)
+    logger.log_metrics({"a": 1.0}, step=1)
