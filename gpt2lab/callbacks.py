@@ -75,16 +75,16 @@ class Progress(Callback):
         total, done = trainer.max_steps, trainer.global_step
         self.task = self.bar.add_task("train", total=total, completed=done, metrics="")
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         if self.bar is None:
             return
         self.bar.update(self.task, completed=trainer.global_step)
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.bar.update(self.task, metrics=_shown(trainer))
+            self.bar.update(self.task, metrics=_shown(pl_module.latest))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, metrics=_shown(trainer))
+            self.bar.update(self.task, metrics=_shown(pl_module.latest))
 
     def on_train_end(self, *_: Any) -> None:
         self._stop()
@@ -98,15 +98,14 @@ class Progress(Callback):
             self.bar = None
 
 
-def _shown(trainer: Trainer) -> str:
+def _shown(metrics: dict[str, float]) -> str:
     formats = {
         "train/loss": "loss {:.4f}",
         "val/loss": "val {:.4f}",
         "val/exact_match": "exact match {:.3f}",
         "train/tokens_per_second": "{:,.0f} tokens/s",
     }
-    metrics = trainer.callback_metrics
-    return "  ".join(text.format(float(metrics[n])) for n, text in formats.items() if n in metrics)
+    return "  ".join(text.format(metrics[n]) for n, text in formats.items() if n in metrics)
 
 
 class Samples(Callback):
@@ -220,11 +219,11 @@ class Stop(Callback):
             trainer.limit_val_batches = 0  # whoever sent it waits: save, and leave
             self._stop(trainer, signal.Signals(self.signal).name)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.stop_at is None:
             return
         metric, target = parse_stop_at(self.stop_at)
-        value = float(trainer.callback_metrics[metric])
+        value = pl_module.latest[metric]
         if value >= target if HIGHER_IS_BETTER[metric] else value <= target:
             self._stop(trainer, f"stop_at={self.stop_at}")
 

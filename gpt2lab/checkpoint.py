@@ -138,10 +138,9 @@ class Checkpoints(Callback):
         if due and not (evaluation_follows and trainer.enable_validation):
             self.save(trainer, None)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.global_step % self.every == 0 or trainer.should_stop:
-            metric = trainer.callback_metrics.get(self.monitor)
-            self.save(trainer, None if metric is None else float(metric))
+            self.save(trainer, pl_module.latest.get(self.monitor))
 
     def save(self, trainer: Trainer, metric: float | None) -> None:
         name = f"step-{trainer.global_step:06d}.ckpt"

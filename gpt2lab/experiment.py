@@ -297,6 +297,7 @@ def quiet() -> None:
         ".*does not have many workers.*",  # making a batch here costs less than sending it
         ".*LeafSpec.*",
         ".*GPU available but not used.*",
+        ".*overridden `transfer_batch_to_device`.*",  # on purpose: the module knows Batch
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -41,6 +41,8 @@ class GPT2LightningModule(LightningModule):
         self.val_exact_match = MeanMetric()
         self.val_token_accuracy = MeanMetric()
         self.train_losses: list[Tensor] = []
+        self.latest: dict[str, float] = {}
+        """Each metric as it was last recorded."""
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
@@ -54,17 +56,22 @@ class GPT2LightningModule(LightningModule):
         if self.settings.model.dropout > 0:
             seed_dropout(self.settings.seed, step)
 
+        # Only the forward pass chooses number formats; asking at every later operation costs time.
+        full_precision = torch.autocast(self.device.type, enabled=False)
         num_counted = batch.num_counted()
         losses = []
         for part in batch.split(self.settings.micro_batch_size or len(batch.inputs)):
             loss = self.model.loss(part, num_counted)
-            self.manual_backward(loss)
+            with full_precision:
+                self.manual_backward(loss)
             losses.append(loss.detach())
-        norm = gradient_norm(self.model.parameters(), self.settings.optim.grad_clip)
-        optimizer.step()
+        with full_precision:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = gradient_norm(parameters, self.settings.optim.grad_clip)
+            optimizer.step()
         optimizer.zero_grad()
 
-        self.train_losses.append(torch.stack(losses).sum())
+        self.train_losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
         if (step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             mean = torch.stack(self.train_losses).mean()
             self.train_losses.clear()
@@ -76,6 +83,11 @@ class GPT2LightningModule(LightningModule):
                     "train/grad_norm": float(norm),
                 }
             )
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, counted from 0."""
@@ -99,20 +111,23 @@ class GPT2LightningModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         loss = float(self.val_loss.compute())
-        self.record(
-            {
-                "val/loss": loss,
-                "val/perplexity": float(np.exp(loss)),
-                "val/exact_match": float(self.val_exact_match.compute()),
-                "val/token_accuracy": float(self.val_token_accuracy.compute()),
-            }
-        )
+        metrics = {
+            "val/loss": loss,
+            "val/perplexity": float(np.exp(loss)),
+            "val/exact_match": float(self.val_exact_match.compute()),
+            "val/token_accuracy": float(self.val_token_accuracy.compute()),
+        }
+        self.log_dict(metrics, logger=False)  # for callbacks of Lightning's own
+        self.record(metrics)
         for metric in (self.val_loss, self.val_exact_match, self.val_token_accuracy):
             metric.reset()
 
     def record(self, metrics: dict[str, float]) -> None:
-        """Hand metrics to callbacks and loggers, under the number of steps done."""
-        self.log_dict(metrics, logger=False)
+        """Hand metrics to callbacks and loggers, under the number of steps done.
+
+        Not by way of Lightning's `log`, which takes as long as a small model's step.
+        """
+        self.latest |= metrics
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, step=self.trainer.global_step)
 
