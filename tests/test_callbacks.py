@@ -1,0 +1,62 @@
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from gpt2lab.callbacks import Throughput
+from gpt2lab.curves import draw_curves
+
+
+def test_a_terminal_sees_steps_loss_and_speed(tmp_path):
+    ours, theirs = pty.openpty()
+    arguments = ["model=nano", "max_steps=20", "eval_every=10", "stop_at=null", "name=a"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt2lab.train", *arguments],
+        cwd=tmp_path,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "140", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # the other side has closed
+        pass
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"step 20/20 .*loss \d\.\d+ .*exact match \d\.\d+ .*tokens/s .*left", text)
+
+
+def test_speed_counts_training_alone(monkeypatch):
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr("gpt2lab.callbacks.time.perf_counter", lambda: next(clock))
+
+    class Trainer:
+        global_step = 1
+        log_every_n_steps = 100
+
+    throughput = Throughput(tokens_per_step=50)
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, None)  # 2 s
+    throughput.on_validation_start()  # 8 s that are not counted
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, None)  # 3 s
+    assert throughput.seconds == 5
+    assert throughput.tokens_per_second == pytest.approx(20)
+
+
+def test_no_rows_no_picture(tmp_path):
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_text_has_one_panel_and_a_broken_row_is_left_out(tmp_path):
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,train/loss,val/loss\n1,2.0,\n2,nan,1.5\n3,0.5,\n4,")
+    draw_curves(metrics, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,69 @@
+"""Every command of README runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+FENCED = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+COMMANDS = [line for block in FENCED for line in block.splitlines() if "python -m gpt2lab" in line]
+LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
+# Those that train to their target or measure for minutes; all others answer in seconds.
+LONG = ("model=small data=sort", "benchmark loop")
+
+
+def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    words = shlex.split(command.partition("&&")[2] or command)
+    assert words[:2] == ["python", "-m"]
+    return subprocess.run(
+        [sys.executable, *words[1:]], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def short(commands: list[str]) -> list[str]:
+    return [c for c in commands if not c.startswith(("$", "pip")) and not c.endswith(LONG)]
+
+
+def test_each_short_command_runs(tmp_path):
+    commands = short([*COMMANDS, *LISTED])
+    assert len(commands) >= 6
+    for command in commands:
+        done = run(command, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_mistakes_shown_are_answered_as_shown(tmp_path):
+    (block,) = [block for block in FENCED if block.startswith("$ ")]
+    command, *expected = block.splitlines()
+    done = run(command.removeprefix("$ "), tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == expected
+
+
+def test_the_python_example_runs(tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^runs/\S+ [01]\.\d+$", done.stdout, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *LISTED] if c.endswith(LONG)])
+def test_each_long_command_runs(tmp_path, command):
+    done = run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    if "train" in command:
+        assert "stopped by stop_at=val/exact_match:1.0" in done.stdout
+
+
+def test_the_tree_names_files_that_exist():
+    (tree,) = [block for block in FENCED if block.startswith("conf/")]
+    package = Path(__file__).parent.parent / "gpt2lab"
+    for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
+        assert (package / name).exists() or (package / "data" / name).exists(), name
