@@ -32,11 +32,13 @@ class Throughput(Callback):
         return self.steps * self.tokens_per_step / self.seconds if self.seconds else 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._mark = self._mark or time.perf_counter()
+        if self._mark is None:
+            self._mark = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        assert self._mark is not None
         now = time.perf_counter()
-        self.seconds += now - (self._mark or now)
+        self.seconds += now - self._mark
         self.steps += 1
         self._mark = now  # the next batch's loading counts too
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
