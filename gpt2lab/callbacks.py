@@ -31,6 +31,13 @@ class Throughput(Callback):
     def tokens_per_second(self) -> float:
         return self.steps * self.tokens_per_step / self.seconds if self.seconds else 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "steps": self.steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.steps = state_dict["seconds"], state_dict["steps"]
+        self._at_last_record = self.steps, self.seconds
+
     def on_train_batch_start(self, *_: Any) -> None:
         if self._mark is None:
             self._mark = time.perf_counter()
@@ -121,6 +128,12 @@ class Samples(Callback):
         self.path = Path(path)
         self.examples = examples
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path.exists():  # a resumed run: what it will write again is dropped
+            title, *sections = self.path.read_text().split("## step ")
+            kept = [s for s in sections if int(s.split()[0]) <= trainer.global_step]
+            self.path.write_text("## step ".join([title, *kept]))
+
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         rows = answers(pl_module, trainer.datamodule, self.examples)  # type: ignore[attr-defined]
         text = f"## step {trainer.global_step}\n\n"
@@ -157,7 +170,7 @@ class Curves(Callback):
 
 
 class Profile(Callback):
-    """Ten steps under torch's profiler, after ten to warm up: a trace and a table.
+    """Ten steps, or half of a shorter training, under torch's profiler: a trace and a table.
 
     trace.json opens in Perfetto or chrome://tracing.
     """
@@ -166,9 +179,13 @@ class Profile(Callback):
         self.folder = folder
         self.profiler: Any = None
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        steps = trainer.max_steps - trainer.global_step
+        active = min(10, (steps + 1) // 2)
+        warmup = min(5, steps - active)
+        wait = min(5, steps - active - warmup)
         self.profiler = torch.profiler.profile(
-            schedule=torch.profiler.schedule(wait=5, warmup=5, active=10, repeat=1),
+            schedule=torch.profiler.schedule(wait=wait, warmup=warmup, active=active, repeat=1),
             on_trace_ready=self._write,
         )
         self.profiler.start()
@@ -178,6 +195,12 @@ class Profile(Callback):
             self.profiler.step()
 
     def on_train_end(self, *_: Any) -> None:
+        self._stop()
+
+    def on_exception(self, *_: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self.profiler is not None:
             self.profiler.stop()
             self.profiler = None

@@ -30,6 +30,7 @@ from gpt2lab.config import (
     Precision,
     SortConfig,
     TrainConfig,
+    parse,
     parse_stop_at,
     plain,
 )
@@ -64,6 +65,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     if not isinstance(settings, TrainConfig):
         composed = settings_from("train", settings, saved=saved_settings)
         settings, printable = composed.settings, composed.printable
+    settings = parse(plain(settings))
     printable = printable or plain(settings)
 
     folder, checkpoint = place(settings)
@@ -71,8 +73,16 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     seed_everything(settings.seed % 2**32, verbose=False)
     module = GPT2LightningModule(settings)
     data = build_data(settings)
+    step = 0
     if checkpoint is not None:
-        check_fits(module, load_checkpoint(checkpoint)["state_dict"], checkpoint)
+        content = load_checkpoint(checkpoint)
+        check_fits(module, content["state_dict"], checkpoint)
+        step = content["global_step"]
+        if step >= settings.max_steps:
+            raise ConfigError(
+                f"max_steps: {settings.max_steps} are done, {checkpoint} is at step {step}; "
+                "choose more steps to go on"
+            )
     precision = choose_precision(settings)
     stop = Stop(
         max_steps=settings.max_steps, max_minutes=settings.max_minutes, stop_at=settings.stop_at
@@ -86,6 +96,8 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         settings=printable,
     )
     facts = run_folder.read_json(folder / "receipt.json") if checkpoint else None
+    if facts:
+        facts.setdefault("resumed", []).append(run_folder.resumption(step))
     facts = facts or run_folder.receipt(
         seed=settings.seed,
         data=data.fingerprint(),
@@ -114,7 +126,6 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     run_folder.write_config(folder, printable)
     run_folder.write_json(folder / "receipt.json", facts)
     if checkpoint is not None:
-        step = load_checkpoint(checkpoint)["global_step"]
         CSVLogger(metrics_file).resume_at(step)
     with log_file(folder / "train.log"):
         for logger in trainer.loggers:
@@ -141,9 +152,18 @@ def place(settings: TrainConfig) -> tuple[Path, Path | None]:
     runs_dir = Path(settings.runs_dir)
     run_folder.check_writable(runs_dir)
     if settings.resume not in (None, "last", "best", "auto"):
-        checkpoint = Path(str(settings.resume))
+        checkpoint = Path(str(settings.resume)).absolute()
         load_checkpoint(checkpoint)
-        return checkpoint.absolute().parent.parent, checkpoint
+        folder = checkpoint.parent.parent
+        if checkpoint.parent.name != "checkpoints" or not (folder / "receipt.json").exists():
+            raise CheckpointError(
+                f"{checkpoint}: is not in a run's checkpoints/; a run goes on in its own folder"
+            )
+        if settings.name not in (None, folder.name):
+            raise ConfigError(
+                f"name: {settings.name} is not the run of {checkpoint}; leave name out"
+            )
+        return folder, checkpoint
     folder = runs_dir / (settings.name or run_folder.new_name())
     if settings.resume is not None:
         found = find_checkpoint(folder, "best" if settings.resume == "best" else "last")

@@ -37,6 +37,7 @@ class GPT2LightningModule(LightningModule):
         self.automatic_optimization = False
         self.settings = settings
         self.model = GPT2(settings.model)
+        # torchmetrics' accuracy and perplexity want the logits of a whole batch, which never exist
         self.val_loss = MeanMetric()
         self.val_exact_match = MeanMetric()
         self.val_token_accuracy = MeanMetric()
@@ -110,10 +111,10 @@ class GPT2LightningModule(LightningModule):
         self.val_exact_match.update(right.all(dim=1).float())
 
     def on_validation_epoch_end(self) -> None:
-        loss = float(self.val_loss.compute())
+        loss = self.val_loss.compute()
         metrics = {
-            "val/loss": loss,
-            "val/perplexity": float(np.exp(loss)),
+            "val/loss": float(loss),
+            "val/perplexity": float(loss.exp()),
             "val/exact_match": float(self.val_exact_match.compute()),
             "val/token_accuracy": float(self.val_token_accuracy.compute()),
         }

@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.batch import Batch
 from gpt2lab.config import GPT2Config
+from gpt2lab.config.check import model_problems
+from gpt2lab.errors import ConfigError
 from gpt2lab.loss import prefix_masked_cross_entropy
 
 LAYER_NORM_EPS = 1e-5
@@ -133,6 +135,8 @@ class GPT2(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
+        if problems := list(model_problems(config)):
+            raise ConfigError(*problems)
         self.config = config
         self.transformer = GPT2Backbone(config)
         self.init_weights()

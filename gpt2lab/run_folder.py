@@ -92,6 +92,16 @@ def receipt(**facts: Any) -> dict[str, Any]:
     }
 
 
+def resumption(step: int) -> dict[str, Any]:
+    """What a resume adds to the receipt."""
+    return {
+        "step": step,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": redacted_arguments([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "git_revision": git_revision(),
+    }
+
+
 def git_revision() -> str | None:
     """The commit of the code that runs, with -dirty when files differ from it."""
     source = Path(__file__).resolve().parent.parent

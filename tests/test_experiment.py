@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
-from gpt2lab.config import Precision
+from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
 from gpt2lab.experiment import choose_precision, fit, resolve_target
@@ -138,7 +138,35 @@ def test_resume_takes_best_auto_or_a_path(short, tmp_path):
 
 def test_a_finished_run_has_nothing_to_resume(short):
     first = short("name=a")
-    assert resume(first, "resume=last").summary["steps"] == 4
+    with pytest.raises(ConfigError, match=r"max_steps: 4 are done, .* choose more steps"):
+        resume(first, "resume=last")
+    assert json.loads((first.folder / "summary.json").read_text()) == first.summary
+
+
+def test_a_resume_counts_and_tells_both_legs(short):
+    first = short("name=a")
+    second = resume(first, "resume=last", "max_steps=8")
+    assert second.summary["seconds"] > first.summary["seconds"]
+    receipt = json.loads((second.folder / "receipt.json").read_text())
+    assert [leg["step"] for leg in receipt["resumed"]] == [4]
+    titles = [t for t in (second.folder / "samples.md").read_text().splitlines() if t[:2] == "##"]
+    assert titles == [f"## step {step}" for step in (2, 4, 6, 8)]
+
+
+def test_a_checkpoint_outside_a_run_is_refused(short, tmp_path):
+    path = find_checkpoint(short("name=a").folder, "last")
+    moved = tmp_path / "elsewhere.ckpt"
+    moved.write_bytes(path.read_bytes())
+    with pytest.raises(CheckpointError, match="is not in a run's checkpoints/"):
+        short(f"resume={moved}", "max_steps=9")
+    with pytest.raises(ConfigError, match="name: b is not the run of"):
+        short(f"resume={path}", "name=b", "max_steps=9")
+    assert [p.name for p in tmp_path.iterdir() if p != moved] == ["runs"]
+
+
+def test_settings_made_in_python_are_checked_too(tmp_path):
+    with pytest.raises(ConfigError, match="batch_size: 0 is out of range"):
+        fit(TrainConfig(batch_size=0))
 
 
 def test_a_taken_name_is_refused_and_the_run_left_alone(short):
@@ -191,7 +219,7 @@ def test_tensorboard_writes_into_the_run_folder(short):
 
 
 def test_a_profile_is_a_trace_and_a_table(short):
-    result = short("name=a", "profile=true", "max_steps=21", "eval_every=50")
+    result = short("name=a", "profile=true", "max_steps=3")
     json.loads((result.folder / "profile" / "trace.json").read_text())
     assert "addmm" in (result.folder / "profile" / "table.txt").read_text()
 

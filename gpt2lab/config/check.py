@@ -20,7 +20,7 @@ HIGHER_IS_BETTER = {
 """The metrics that a run can be stopped or judged by."""
 
 # Lightning's own arguments that would contradict a setting of ours.
-OWNED_TRAINER_ARGUMENTS = {
+OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "max_steps": "max_steps",
     "max_epochs": "max_steps",
     "min_steps": "max_steps",
@@ -38,7 +38,27 @@ OWNED_TRAINER_ARGUMENTS = {
     "profiler": "profile",
     "enable_progress_bar": "callbacks.progress",
     "enable_checkpointing": "checkpoint_every",
+    "limit_train_batches": "max_steps",
+    "fast_dev_run": "max_steps",
+    "limit_val_batches": "data.eval_examples",
+    # set by us alone
+    "devices": None,
+    "num_nodes": None,
+    "strategy": None,
+    "plugins": None,
+    "num_sanity_val_steps": None,
+    "overfit_batches": None,
+    "use_distributed_sampler": None,
+    "reload_dataloaders_every_n_epochs": None,
+    "enable_model_summary": None,
+    "barebones": None,
 }
+
+
+def owned_argument(argument: str) -> str:
+    ours = OWNED_TRAINER_ARGUMENTS[argument]
+    mend = f"use {ours}" if ours else "leave it out, one device is used"
+    return f"trainer.{argument}: is not set there; {mend}"
 
 
 def range_problems(config: Any, path: str = "") -> Iterator[str]:
@@ -78,14 +98,16 @@ def sort_problems(data: SortConfig, model: GPT2Config) -> Iterator[str]:
 
 
 def stop_at_problems(stop_at: str) -> Iterator[str]:
-    metric, _, target = stop_at.rpartition(":")
     try:
-        float(target)
+        metric, target = parse_stop_at(stop_at)
     except ValueError:
-        metric = ""
+        metric, target = "", 0.0
+    highest = 1.0 if HIGHER_IS_BETTER.get(metric) else float("inf")
     if metric not in HIGHER_IS_BETTER:
         choices = ", ".join(HIGHER_IS_BETTER)
         yield f"stop_at: {stop_at!r} is not <metric>:<number>; the metrics are {choices}"
+    elif not 0 <= target <= highest or target == float("inf"):
+        yield f"stop_at: {target:g} is never reached by {metric}; choose a value that can be"
 
 
 def parse_stop_at(stop_at: str) -> tuple[str, float]:
@@ -149,7 +171,7 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
         for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
             yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
     for argument in sorted(OWNED_TRAINER_ARGUMENTS.keys() & config.trainer.keys()):
-        yield f"trainer.{argument}: is not set there; use {OWNED_TRAINER_ARGUMENTS[argument]}"
+        yield owned_argument(argument)
 
 
 def special_keys(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt2lab.config.check import run_problems
+from gpt2lab.config.check import OWNED_TRAINER_ARGUMENTS, owned_argument, run_problems
 from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
 from gpt2lab.config.redact import printable
@@ -72,23 +72,52 @@ def compose(
     for folder in config_dirs:
         if not Path(folder).is_dir():
             raise ConfigError(f"{folder}: is not a folder; give one that is laid out as conf/")
-    parsed = parse_overrides(overrides)
-    choices = [override for override in parsed if is_choice(override)]
-    if found := _choice_problems(choices, groups(config_dirs)):
-        raise ConfigError(*found)
     search_path = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
     extra = [f"hydra.searchpath={search_path}"] if search_path else []
+
+    def attempt(chosen: list[Override]) -> DictConfig:
+        return _hydra_compose(config_name, [o.input_line or "" for o in chosen] + extra)
+
+    good, found = _sifted(parse_overrides(overrides), groups(config_dirs), attempt)
     try:
-        cfg = _hydra_compose(config_name, [*overrides, *extra])
+        cfg = attempt(good)
     except (HydraException, OmegaConfBaseException) as error:
-        # Hydra stops at its first problem and speaks of itself: look again at each override alone.
-        with suppress(HydraException, OmegaConfBaseException):
-            bare = _hydra_compose(config_name, [o.input_line or "" for o in choices] + extra)
-            found = _value_problems(parsed, bare)
         raise ConfigError(*(found or [_translated(error)])) from error
-    if found := _value_problems(parsed, cfg):
+    if found:
+        with suppress(ConfigError):  # what the good ones have wrong beyond names and types
+            parse(resolved(cfg), found)
         raise ConfigError(*found)
     return cfg
+
+
+def _sifted(
+    parsed: list[Override],
+    options: dict[str, list[str]],
+    attempt: Callable[[list[Override]], DictConfig],
+) -> tuple[list[Override], list[str]]:
+    """The overrides that can be, and a line for each that cannot.
+
+    Hydra stops at its first problem and speaks of itself, so each override is looked at alone.
+    """
+    good, found = [], []
+    choices = [o for o in parsed if is_choice(o)]
+    for choice in choices:
+        problems = _choice_problems(choice, options[choice.key_or_group])
+        found += problems
+        if not problems:
+            good.append(choice)
+    try:
+        bare = attempt(good)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(*found, _translated(error)) from error
+    for override in parsed:
+        if not is_choice(override):
+            problem = _value_problem(override, bare)
+            if problem is None:
+                good.append(override)
+            else:
+                found.append(problem)
+    return good, found
 
 
 def settings_from(
@@ -199,45 +228,35 @@ def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
         return hydra_compose(config_name, overrides=overrides)
 
 
-def _choice_problems(choices: list[Override], options: dict[str, list[str]]) -> list[str]:
-    found = []
-    for choice in choices:
-        group, value = choice.key_or_group, choice.value()
-        known = ", ".join(options[group])
-        if choice.type is OverrideType.DEL:
-            continue
-        if choice.is_sweep_override():
-            text = (choice.input_line or "").partition("=")[2]
-            found.append(f"{group}: {text} is several options; choose one, or add --multirun")
-        elif isinstance(value, list) and group not in MANY_AT_ONCE:
-            found.append(f"{group}: takes one option, not a list; choose one of {known}")
-        else:
-            found += [
-                f"{group}: there is no option {_text(name)}; choose one of {known}"
-                for name in (value if isinstance(value, list) else [value])
-                if str(name) not in options[group]
-            ]
-    return found
+def _choice_problems(choice: Override, options: list[str]) -> list[str]:
+    group, known = choice.key_or_group, ", ".join(options)
+    if choice.type is OverrideType.DEL:
+        if group in MANY_AT_ONCE:
+            return []
+        return [f"{group}: cannot be left out; choose one of {known}"]
+    if choice.is_sweep_override():
+        text = (choice.input_line or "").partition("=")[2]
+        return [f"{group}: {text} is several options; choose one, or add --multirun"]
+    value = choice.value()
+    if isinstance(value, list) and group not in MANY_AT_ONCE:
+        return [f"{group}: takes one option, not a list; choose one of {known}"]
+    return [
+        f"{group}: there is no option {_text(name)}; choose one of {known}"
+        for name in (value if isinstance(value, list) else [value])
+        if str(name) not in options
+    ]
 
 
-def _value_problems(overrides: list[Override], cfg: DictConfig) -> list[str]:
-    """One line for each value override whose key does not exist or whose value does not fit."""
-    found = []
-    for override in overrides:
-        key = override.key_or_group
-        if key.split(".")[0] == "hydra" or is_choice(override):
-            continue
-        if override.is_sweep_override():
-            text = (override.input_line or "").partition("=")[2]
-            found.append(f"{key}: {text} is several values; quote them, or add --multirun")
-            continue
-        problem = _value_problem(key, override, cfg)
-        if problem:
-            found.append(problem)
-    return found
-
-
-def _value_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
+def _value_problem(override: Override, cfg: DictConfig) -> str | None:
+    """A line if the key does not exist or the value does not fit; None if all is well."""
+    key = override.key_or_group
+    if key.split(".")[0] == "hydra":
+        return None
+    if override.is_sweep_override():
+        text = (override.input_line or "").partition("=")[2]
+        return f"{key}: {text} is several values; quote them, or add --multirun"
+    if key.split(".")[0] in LIGHTNING_GROUPS and "." in key:
+        return _argument_problem(key, override, cfg)
     cls: type = TrainConfig
     *parents, last = key.split(".")
     path = ""
@@ -246,8 +265,6 @@ def _value_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
         if parent not in hints:
             return unknown_key(path, parent, cls)
         path += parent
-        if parent in LIGHTNING_GROUPS:
-            return None  # its class is the judge
         if not is_dataclass(hints[parent]):
             return f"{path}: is one value, not a group; give {path}=<value>"
         path += "."
@@ -269,6 +286,20 @@ def _value_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
     except ValueError as error:
         return f"{key}: {error}"
     return None
+
+
+def _argument_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
+    """Lightning's arguments: their class is the judge of the values, we of the spelling."""
+    group, _, argument = key.partition(".")
+    if group == "trainer" and argument in OWNED_TRAINER_ARGUMENTS:
+        return owned_argument(argument)
+    if override.type is not OverrideType.CHANGE:
+        return None
+    node, _, last = key.rpartition(".")
+    siblings = OmegaConf.select(cfg, node, default=None)
+    if isinstance(siblings, DictConfig) and last in siblings:
+        return None
+    return f"{key}: is not set in conf; add it as +{key}=<value>"
 
 
 def _text(value: Any) -> str:

@@ -16,16 +16,18 @@ T = TypeVar("T")
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def parse(plain: Mapping[str, Any]) -> TrainConfig:
+def parse(plain: Mapping[str, Any], found: list[str] | None = None) -> TrainConfig:
     """Checked settings from a mapping of plain values, as read from yaml or a checkpoint.
 
+    Args:
+        found: problems found before, to which the new ones are added.
     Raises:
         ConfigError: with one line for every unknown key, wrong type, value out of range and
-            contradiction. Types come first; the rest is looked at when the types are right.
+            contradiction. A value of the wrong type counts as its default in the rest.
     """
-    found: list[str] = []
+    found = [] if found is None else found
     config = _build(TrainConfig, plain, "", found)
-    found = found or problems(config)
+    found += problems(config)
     if found:
         raise ConfigError(*found)
     return config

@@ -70,11 +70,11 @@ class Precision(Enum):
 class GPT2Config:
     """The shape of a GPT-2; the defaults are the released 124M model."""
 
-    n_layer: int = ranged(12, ge=1)
+    n_layer: int = ranged(12, ge=1, le=1024)
     """Transformer blocks."""
     n_head: int = ranged(12, ge=1)
     """Attention heads a block; must divide n_embd."""
-    n_embd: int = ranged(768, ge=1)
+    n_embd: int = ranged(768, ge=1, le=65_536)
     """Width of the residual stream."""
     block_size: int = ranged(1024, ge=1)
     """Longest context in tokens: rows of the position embedding. The sorting task sets its own."""
@@ -104,7 +104,7 @@ class SortConfig(DataConfig):
     kind: str = "sort"
     length: int = ranged(6, ge=1, le=4096)
     """Digits to sort; the model sees 2 * length - 1 tokens."""
-    num_digits: int = ranged(3, ge=2)
+    num_digits: int = ranged(3, ge=2, le=65_536)
     """Digits are 0 .. num_digits - 1."""
     eval_examples: int = ranged(4096, ge=1, le=1_000_000)
     """Held-out inputs that are evaluated: all there are, or a fixed sample of this many."""
@@ -197,7 +197,9 @@ class TrainConfig:
     data: DataConfig = field(default_factory=SortConfig)
     optim: OptimConfig = field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = field(default_factory=CosineConfig)
-    trainer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(
+        default_factory=lambda: {"_target_": "lightning.pytorch.Trainer"}
+    )
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
 

@@ -89,6 +89,14 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["name=${oc.env:GPT2LAB_NOT_SET}"], ["name: environment variable GPT2LAB_NOT_SET is not"]),
         (["resume=last"], ["resume: last needs a run to go on with; add name="]),
         (["name=${no.such.key}"], ["name: Interpolation key 'no.such.key' not found"]),
+        (["~data"], ["data: cannot be left out; choose one of"]),
+        (["trainer.max_steps=5"], ["trainer.max_steps: is not set there; use max_steps"]),
+        (["+trainer.devices=2"], ["trainer.devices: is not set there; leave it out"]),
+        (["trainer.foo=5"], ["trainer.foo: is not set in conf; add it as +trainer.foo="]),
+        (
+            ["model=gpt5", "model.n_layr=2", "batch_size=0"],
+            ["model: there is no", "model.n_layr: there", "batch_size: 0 is out of range"],
+        ),
         (["trainer._target_=os.system"], ["trainer._target_: os.system is not allowed"]),
         (
             ["model.n_layr=2", "optim.lr=abc", "seed=x"],

@@ -64,6 +64,8 @@ def test_parsing_undoes_plain():
         ({"schedule__warmup_steps": 1001}, "schedule.warmup_steps: 1001 is beyond the end"),
         ({"micro_batch_size": 5}, "micro_batch_size: 5 on 1 device does not divide batch_size=64"),
         ({"stop_at": "val/los:1"}, "stop_at: 'val/los:1' is not <metric>:<number>"),
+        ({"stop_at": "val/loss:nan"}, "stop_at: nan is never reached by val/loss"),
+        ({"stop_at": "val/exact_match:2"}, "stop_at: 2 is never reached by val/exact_match"),
         ({"stop_at": "val/loss"}, "stop_at: 'val/loss' is not <metric>:<number>"),
         ({"name": "../up"}, "name: '../up' cannot be a folder's name"),
         ({"name": "lr=3"}, "name: 'lr=3' cannot be a folder's name"),
@@ -123,9 +125,9 @@ def test_a_target_outside_lightning_and_ours_is_not_allowed(node, target):
 
 
 def test_a_target_within_arguments_is_not_allowed():
-    inner = {"_target_": "lightning.pytorch.Trainer", "plugins": [{"_target_": "os.system"}]}
+    inner = {"_target_": "lightning.pytorch.Trainer", "profiling": [{"_target_": "os.system"}]}
     (found,) = refused(trainer=inner)
-    assert found.startswith("trainer.plugins[0]._target_: _target_ is not allowed here")
+    assert found.startswith("trainer.profiling[0]._target_: _target_ is not allowed here")
 
 
 @pytest.mark.parametrize("argument", ["max_steps", "precision", "gradient_clip_val", "callbacks"])
