@@ -97,9 +97,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Which files are `last` and `best`; empty when there are none yet."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    if not isinstance(manifest, dict):
+        return {}
+    return {name: entry for name, entry in manifest.items() if isinstance(entry, dict)}
 
 
 def find_checkpoint(run: Path, which: str) -> Path | None:

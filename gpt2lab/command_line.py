@@ -22,7 +22,8 @@ INTERRUPTED = 130
 def show_errors(action: Callable[[], int]) -> NoReturn:
     """Run a command to its end and leave with its exit code."""
     code = exit_code(action)
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it is None when the caller closed it
+        sys.stdout.flush()
     sys.exit(code)
 
 

@@ -77,6 +77,12 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     if checkpoint is not None:
         content = load_checkpoint(checkpoint)
         check_fits(module, content["state_dict"], checkpoint)
+        kind = content["settings"]["optim"]["kind"]
+        if settings.optim.kind != kind:
+            raise ConfigError(
+                f"optim: {settings.optim.kind} cannot go on from the state of {kind}; "
+                "leave optim out, or start a new run"
+            )
         step = content["global_step"]
         if step >= settings.max_steps:
             raise ConfigError(
@@ -175,7 +181,9 @@ def place(settings: TrainConfig) -> tuple[Path, Path | None]:
                 f"{folder}: has no {settings.resume} checkpoint to resume; "
                 "check name= and runs_dir=, or leave resume out"
             )
-    run_folder.check_free(folder)
+    if not (settings.resume == "auto" and (folder / "receipt.json").exists()):
+        # a run that was killed before its first checkpoint starts afresh in its folder
+        run_folder.check_free(folder)
     return folder, None
 
 
@@ -361,7 +369,7 @@ def summarize(
         "seconds": round(throughput.seconds, 3),
         "tokens_per_second": round(throughput.tokens_per_second, 1),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
-        "stop_reason": stop.reason,
+        "stop_reason": stop.reason or "a callback",
     }
 
 

@@ -153,6 +153,21 @@ def test_a_resume_counts_and_tells_both_legs(short):
     assert titles == [f"## step {step}" for step in (2, 4, 6, 8)]
 
 
+def test_another_optimizer_cannot_go_on_and_the_run_is_left_alone(short):
+    first = short("name=a")
+    before = (first.folder / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match="optim: muon cannot go on from the state of adamw"):
+        resume(first, "resume=last", "optim=muon", "max_steps=9")
+    assert (first.folder / "config.yaml").read_text() == before
+
+
+def test_auto_starts_afresh_where_no_checkpoint_was_written(short):
+    first = short("name=a")
+    for file in (first.folder / "checkpoints").iterdir():
+        file.unlink()
+    assert short("name=a", "resume=auto").summary["steps"] == 4
+
+
 def test_a_checkpoint_outside_a_run_is_refused(short, tmp_path):
     path = find_checkpoint(short("name=a").folder, "last")
     moved = tmp_path / "elsewhere.ckpt"
@@ -238,6 +253,7 @@ def test_muon_learns_too(short):
         (["+callbacks.x._target_=gpt2lab.run_folder.os.system"], ConfigError, "is not allowed"),
         (["+trainer.nonsense=1"], ConfigError, "trainer: .*nonsense"),
         (["data.length=2", "data.num_digits=2"], DataError, "0 are held out"),
+        (["trainer.log_every_n_steps=0"], ConfigError, "0 is no number of steps; choose 1 or more"),
         (["resume=nowhere.ckpt"], CheckpointError, "no such checkpoint"),
     ],
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-FENCED = re.findall(r"^```\n(.*?)^```", README, re.S | re.M)
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.S | re.M)
+FENCED = [text for language, text in BLOCKS if not language]
 COMMANDS = [line for block in FENCED for line in block.splitlines() if "python -m gpt2lab" in line]
 LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
 # Those that train to their target or measure for minutes; all others answer in seconds.
@@ -45,7 +46,7 @@ def test_the_mistakes_shown_are_answered_as_shown(tmp_path):
 
 
 def test_the_python_example_runs(tmp_path):
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
+    (code,) = [text for language, text in BLOCKS if language == "python"]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -170,6 +170,9 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             )
         for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
             yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
+    log_every = config.trainer.get("log_every_n_steps", 1)
+    if type(log_every) is not int or log_every < 1:
+        yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"
     for argument in sorted(OWNED_TRAINER_ARGUMENTS.keys() & config.trainer.keys()):
         yield owned_argument(argument)
 
