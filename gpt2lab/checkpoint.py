@@ -70,8 +70,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: {size} bytes that are not a whole checkpoint; take another one"
         ) from error
-    if not isinstance(content, dict) or not {"state_dict", "settings", "global_step"} <= set(
-        content
+    kinds = {"state_dict": dict, "settings": dict, "global_step": int, "optimizer_states": list}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(name), kind) for name, kind in kinds.items()
     ):
         raise CheckpointError(f"{path}: not a checkpoint of gpt2lab; take one from checkpoints/")
     return content

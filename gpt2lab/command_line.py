@@ -38,7 +38,7 @@ def exit_code(action: Callable[[], int]) -> int:
     except Gpt2labError as error:
         problems, code = list(error.problems), BAD_INPUT
     except KeyboardInterrupt:
-        return INTERRUPTED
+        problems, code = ["Ctrl-C: stopped at once; what was saved before is whole"], INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has left; Python would complain once more while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

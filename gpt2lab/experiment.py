@@ -1,6 +1,5 @@
 """One training from settings to a finished run folder."""
 
-import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,34 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers.logger import Logger
-from rich.console import Console
-from rich.table import Table
+from lightning import seed_everything
 
 from gpt2lab import run_folder
 from gpt2lab.callbacks import Profile, Stop, Throughput, answers
-from gpt2lab.checkpoint import (
-    AtomicCheckpointIO,
-    Checkpoints,
-    check_fits,
-    find_checkpoint,
-    load_checkpoint,
-)
-from gpt2lab.config import (
-    HIGHER_IS_BETTER,
-    Precision,
-    SortConfig,
-    TrainConfig,
-    parse,
-    parse_stop_at,
-    plain,
-)
+from gpt2lab.checkpoint import Checkpoints, check_fits, find_checkpoint, load_checkpoint
+from gpt2lab.config import Precision, SortConfig, TrainConfig, parse, parse_stop_at, plain
 from gpt2lab.config.compose import settings_from
 from gpt2lab.data.sort import SortDataModule
 from gpt2lab.errors import CheckpointError, ConfigError
-from gpt2lab.lightning_module import VAL_METRICS, GPT2LightningModule
-from gpt2lab.loggers import CSVLogger, Guarded, read_metrics
+from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.loggers import CSVLogger, Guarded
+from gpt2lab.report import show_answers, summarize
+from gpt2lab.targets import build_callbacks, build_loggers, build_trainer
 
 log = logging.getLogger("gpt2lab")
 
@@ -73,22 +57,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     seed_everything(settings.seed % 2**32, verbose=False)
     module = GPT2LightningModule(settings)
     data = build_data(settings)
-    step = 0
-    if checkpoint is not None:
-        content = load_checkpoint(checkpoint)
-        check_fits(module, content["state_dict"], checkpoint)
-        kind = content["settings"]["optim"]["kind"]
-        if settings.optim.kind != kind:
-            raise ConfigError(
-                f"optim: {settings.optim.kind} cannot go on from the state of {kind}; "
-                "leave optim out, or start a new run"
-            )
-        step = content["global_step"]
-        if step >= settings.max_steps:
-            raise ConfigError(
-                f"max_steps: {settings.max_steps} are done, {checkpoint} is at step {step}; "
-                "choose more steps to go on"
-            )
+    step = resumed_step(checkpoint, module) if checkpoint is not None else 0
     precision = choose_precision(settings)
     stop = Stop(
         max_steps=settings.max_steps, max_minutes=settings.max_minutes, stop_at=settings.stop_at
@@ -128,7 +97,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         ],
     )
 
-    folder.mkdir(parents=True, exist_ok=True)
+    run_folder.make(folder)
     run_folder.write_config(folder, printable)
     run_folder.write_json(folder / "receipt.json", facts)
     if checkpoint is not None:
@@ -187,6 +156,29 @@ def place(settings: TrainConfig) -> tuple[Path, Path | None]:
     return folder, None
 
 
+def resumed_step(checkpoint: Path, module: GPT2LightningModule) -> int:
+    """The step that a checkpoint is at.
+
+    Raises:
+        CheckpointError, ConfigError: if this module and its settings cannot go on from there.
+    """
+    content = load_checkpoint(checkpoint)
+    check_fits(module, content["state_dict"], checkpoint)
+    settings, stored = module.settings, content["settings"].get("optim") or {}
+    if settings.optim.kind != stored.get("kind"):
+        raise ConfigError(
+            f"optim: {settings.optim.kind} cannot go on from the state of {stored.get('kind')}; "
+            "leave optim out, or start a new run"
+        )
+    step: int = content["global_step"]
+    if step >= settings.max_steps:
+        raise ConfigError(
+            f"max_steps: {settings.max_steps} are done, {checkpoint} is at step {step}; "
+            "choose more steps to go on"
+        )
+    return step
+
+
 def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
     """The settings stored in the checkpoint that `resume` asks for; None for a fresh start."""
     _, checkpoint = place(settings)
@@ -220,103 +212,6 @@ def choose_precision(settings: TrainConfig) -> Precision:
     return Precision.bf16 if bf16 else Precision.fp32
 
 
-def build_trainer(
-    settings: TrainConfig,
-    precision: Precision,
-    callbacks: list[Callback],
-    loggers: list[Logger],
-) -> Trainer:
-    return instantiate(
-        "trainer",
-        settings.trainer,
-        Trainer,
-        devices=1,
-        precision={Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}[precision],
-        max_steps=settings.max_steps,
-        max_epochs=-1,
-        val_check_interval=settings.eval_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def build_callbacks(settings: TrainConfig, folder: Path) -> list[Callback]:
-    files = {"samples": "samples.md", "curves": "curves.png"}
-    built = []
-    for name, node in settings.callbacks.items():
-        if node is not None:
-            defaults = {"path": str(folder / files[name])} if name in files else {}
-            built.append(instantiate(f"callbacks.{name}", node, Callback, **defaults))
-    return built
-
-
-def build_loggers(settings: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
-    """The loggers of the settings, each so wrapped that its failure is a warning."""
-    known = {
-        "lightning.pytorch.loggers.TensorBoardLogger": {"save_dir": str(folder)},
-        "lightning.pytorch.loggers.WandbLogger": {
-            "save_dir": str(folder),
-            "name": folder.name,
-            "id": run_id,
-            "resume": "allow",
-        },
-    }
-    loggers: list[Logger] = []
-    for name, node in settings.logger.items():
-        if node is not None:
-            defaults = known.get(node["_target_"], {})
-            key = f"logger.{name}"
-            resolve_target(key, node["_target_"], Logger)
-            loggers.append(Guarded(key, partial(instantiate, key, node, Logger, **defaults)))
-    return loggers
-
-
-def instantiate(key: str, node: dict[str, Any], kind: type, **arguments: Any) -> Any:
-    """An object of the class that a `_target_` names, which must be of the kind its node calls for.
-
-    Raises:
-        ConfigError: for any other class, function or argument.
-    """
-    cls = resolve_target(key, node["_target_"], kind)
-    given = {name: value for name, value in node.items() if name != "_target_"}
-    try:
-        return cls(**{**arguments, **given})
-    except TypeError as error:
-        raise ConfigError(f"{key}: {error}; see the arguments of {node['_target_']}") from error
-    except Exception as error:
-        if kind is Logger:
-            raise
-        what = " ".join(str(error).split())
-        raise ConfigError(f"{key}: {what}; see the arguments of {node['_target_']}") from error
-
-
-def resolve_target(key: str, target: str, kind: type) -> type:
-    """The class of that path: a subclass of `kind` that lightning or gpt2lab itself defines."""
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    home = getattr(found, "__module__", "").split(".")[0]
-    if (
-        not isinstance(found, type)
-        or not issubclass(found, kind)
-        or home not in ("lightning", "gpt2lab")
-    ):
-        raise ConfigError(
-            f"{key}._target_: {target} is not allowed; "
-            f"name a {kind.__name__} class of lightning or gpt2lab, by its full path"
-        )
-    return found
-
-
 def quiet() -> None:
     """Lightning's remarks on its own workings; what concerns a user, we say."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -343,45 +238,3 @@ def log_file(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
-
-
-def summarize(
-    metrics: Path, trainer: Trainer, throughput: Throughput, stop: Stop
-) -> dict[str, Any]:
-    """The content of summary.json."""
-    rows = read_metrics(metrics)
-    last: dict[str, float] = {}
-    best: dict[str, float] = {}
-    for row in rows:
-        for name, text in row.items():
-            if name == "step" or not text:
-                continue
-            last[name] = float(text)
-            if name in VAL_METRICS:
-                choose = max if HIGHER_IS_BETTER[name] else min
-                best[name] = choose(best.get(name, last[name]), last[name])
-    steps = trainer.global_step
-    return {
-        "last": last,
-        "best": best,
-        "steps": steps,
-        "tokens": steps * throughput.tokens_per_step,
-        "seconds": round(throughput.seconds, 3),
-        "tokens_per_second": round(throughput.tokens_per_second, 1),
-        "peak_memory_bytes": run_folder.peak_memory_bytes(),
-        "stop_reason": stop.reason or "a callback",
-    }
-
-
-def show_answers(rows: list[tuple[str, str, str]], summary: dict[str, Any]) -> None:
-    """The table at the end: input, GPT-2's answer, right answer."""
-    table = Table("input", "GPT-2's answer", "right answer", "")
-    for given, answer, right in rows:
-        table.add_row(given, answer, right, "yes" if answer == right else "no")
-    console = Console()
-    console.print(table)
-    metrics = "  ".join(
-        f"{name} {summary['last'][name]:.4f}" for name in VAL_METRICS if name in summary["last"]
-    )
-    console.print(f"{metrics}\n{summary['steps']} steps, {summary['seconds']:.1f} s of training")
-    console.print(f"stopped by {summary['stop_reason']}")

@@ -75,12 +75,20 @@ class CSVLogger(Logger):
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; a last line that a kill cut short is left out."""
+    """The rows of a metrics.csv; a line that a kill cut short or a disk damaged is left out."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.DictReader(file))
-    return [row for row in rows if row.get("step", "").isdigit() and None not in row.values()]
+    return [row for row in rows if row.get("step", "").isdigit() and _is_whole(row)]
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    try:
+        [float(cell) for cell in row.values() if cell != ""]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:

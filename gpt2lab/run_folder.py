@@ -52,6 +52,19 @@ def check_writable(runs_dir: Path) -> None:
         raise ConfigError(f"runs_dir: {nearest} cannot be written to; choose another folder")
 
 
+def make(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: if the file system will not have it after all.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"runs_dir: {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+
+
 def write_config(folder: Path, printable: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(printable))
 

@@ -2,24 +2,37 @@ import json
 
 import pytest
 
-from gpt2lab import benchmark
+from gpt2lab.benchmark import __main__ as benchmark
+from gpt2lab.benchmark import loop, loss
 from gpt2lab.errors import ConfigError
 
 
-@pytest.fixture
-def brief(monkeypatch):
-    monkeypatch.setattr(benchmark, "STEPS", 3)
-    monkeypatch.setattr(benchmark, "ROUNDS", 3)
-
-
-@pytest.mark.usefixtures("brief")
 def test_the_loop_benchmark_compares_two_ways_of_the_same_steps(monkeypatch, capsys):
+    monkeypatch.setattr(loop, "BLOCK_STEPS", 2)
+    monkeypatch.setattr(loop, "BLOCKS", 4)
     monkeypatch.setattr("sys.argv", ["benchmark", "loop", "json=true", "model=nano"])
     assert benchmark.main() == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (result["steps"], result["rounds"]) == (3, 3)
-    assert result["ratio_lowest"] <= result["ratio"] <= result["ratio_highest"]
-    assert result["lightning_seconds"] > 0
+    assert result["blocks"] == 4
+    assert result["ratio_lower_quartile"] <= result["ratio"] <= result["ratio_upper_quartile"]
+    assert result["lightning_ms_a_step"] > 0
+
+
+def test_the_loss_benchmark_finds_the_chunked_way_to_need_less_memory(monkeypatch, capsys):
+    monkeypatch.setattr(loss, "REPEATS", 1)
+    for name, size in {"TOKENS": 1100, "WIDTH": 8, "CLASSES": 5000}.items():
+        monkeypatch.setattr(loss, name, size)
+    monkeypatch.setattr("sys.argv", ["benchmark", "loss", "json=true"])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["ratio"] == pytest.approx(result["chunked_ms"] / result["dense_ms"])
+    assert result["memory_ratio"] < 0.5
+
+
+def test_the_loss_benchmark_takes_no_settings(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["benchmark", "loss", "model=nano"])
+    with pytest.raises(ConfigError, match="model=nano is a setting"):
+        benchmark.main()
 
 
 @pytest.mark.parametrize("words", [[], ["lop"], ["loop", "loop"]])

@@ -15,7 +15,12 @@ from gpt2lab.checkpoint import (
 )
 from gpt2lab.errors import CheckpointError
 
-CONTENT = {"state_dict": {"w": torch.arange(3.0)}, "settings": {"seed": 1}, "global_step": 5}
+CONTENT = {
+    "state_dict": {"w": torch.arange(3.0)},
+    "settings": {"seed": 1},
+    "global_step": 5,
+    "optimizer_states": [],
+}
 
 
 @pytest.fixture
@@ -69,7 +74,19 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, protocol):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}])
+WHOLE = {"state_dict": {}, "settings": {}, "global_step": 3, "optimizer_states": []}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"state_dict": {}},
+        {**WHOLE, "settings": [1]},
+        {**WHOLE, "global_step": "3"},
+        {name: value for name, value in WHOLE.items() if name != "optimizer_states"},
+    ],
+)
 def test_a_checkpoint_of_another_program_is_refused(saved, content):
     torch.save(content, saved)
     with pytest.raises(CheckpointError, match="not a checkpoint of gpt2lab"):

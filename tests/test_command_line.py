@@ -130,6 +130,13 @@ def test_a_multirun_with_a_mistake_starts_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_multirun_does_not_resume(tmp_path):
+    refused = start("-m", *QUICK, "name=grid", "resume=last", "seed=0,1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: resume: the jobs of a multirun start afresh; ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_secret_reaches_a_file_or_the_terminal(tmp_path):
     canary = "canary-5d41402abc4b"
     environment = {**os.environ, "GPT2LAB_CANARY": canary, "WANDB_MODE": "disabled"}

@@ -1,6 +1,7 @@
 """Whole trainings of a few steps, in this process."""
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -11,8 +12,9 @@ from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
-from gpt2lab.experiment import choose_precision, fit, resolve_target
+from gpt2lab.experiment import choose_precision, fit
 from gpt2lab.loggers import read_metrics
+from gpt2lab.targets import resolve_target
 
 SHORT = [
     "model=nano",
@@ -254,6 +256,14 @@ def test_muon_learns_too(short):
         (["+trainer.nonsense=1"], ConfigError, "trainer: .*nonsense"),
         (["data.length=2", "data.num_digits=2"], DataError, "0 are held out"),
         (["trainer.log_every_n_steps=0"], ConfigError, "0 is no number of steps; choose 1 or more"),
+        (
+            [
+                "+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping",
+                "+callbacks.x.monitor=nope",
+            ],
+            ConfigError,
+            "callbacks.x.monitor: there is no metric nope; choose one of val/loss",
+        ),
         (["resume=nowhere.ckpt"], CheckpointError, "no such checkpoint"),
     ],
 )
@@ -267,6 +277,12 @@ def test_a_runs_dir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(ConfigError, match="runs is a file; choose a folder"):
         fit([*SHORT, f"runs_dir={tmp_path / 'runs'}"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_runs_dir_that_the_file_system_will_not_have_is_refused():
+    with pytest.raises(ConfigError, match="cannot be made"):
+        fit([*SHORT, "runs_dir=/proc/nothing"])
 
 
 @pytest.mark.parametrize(

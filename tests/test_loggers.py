@@ -62,6 +62,12 @@ class Failing(Logger):
         raise AssertionError("is not asked again after a failure")
 
 
+def test_a_damaged_row_is_left_out_and_hides_no_other(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"step,train/loss\n1,0.5\n2,0.\xff\n3,0.3\n")
+    assert [row["step"] for row in read_metrics(path)] == ["1", "3"]
+
+
 def test_a_failing_logger_is_one_warning(tmp_path):
     logger = Guarded("logger.x", Failing)
     with pytest.warns(UserWarning, match=r"logger\.x: No space left on device; training goes on"):

@@ -19,6 +19,9 @@ HIGHER_IS_BETTER = {
 }
 """The metrics that a run can be stopped or judged by."""
 
+# Bytes: file systems take 255, and a multirun adds the number of the job.
+LONGEST_NAME = 200
+
 # Lightning's own arguments that would contradict a setting of ours.
 OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "max_steps": "max_steps",
@@ -136,20 +139,28 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
 
 def run_problems(config: TrainConfig) -> Iterator[str]:
     if config.name is not None and not is_file_name(config.name):
-        yield f"name: {config.name!r} cannot be a folder's name; use letters, digits, - _ and ."
+        shown = config.name if len(config.name) < 80 else f"{config.name[:60]}..."
+        yield (
+            f"name: {shown!r} cannot be a folder's name; "
+            f"use at most {LONGEST_NAME} letters, digits, - _ and ."
+        )
+    for key in ("runs_dir", "resume"):
+        if getattr(config, key) == "":
+            yield f"{key}: is empty; give a value, or leave {key} out"
     if config.resume in ("last", "best", "auto") and config.name is None:
         yield f"resume: {config.resume} needs a run to go on with; add name=<folder in runs_dir>"
 
 
 def is_file_name(name: str) -> bool:
     """Whether a run can be called so: no separators, no '=', which overrides cannot hold."""
-    return name not in ("", ".", "..") and all(c.isalnum() or c in "-_." for c in name)
+    fits = 0 < len(name.encode()) <= LONGEST_NAME
+    return fits and name not in (".", "..") and all(c.isalnum() or c in "-_." for c in name)
 
 
 def target_problems(config: TrainConfig) -> Iterator[str]:
     """Nodes that name what is neither Lightning's nor ours, or arguments that we own.
 
-    This looks at the text alone, so that it comes before any import; `experiment.instantiate`
+    This looks at the text alone, so that it comes before any import; `targets.instantiate`
     then checks the class itself.
     """
     nodes = {"trainer": config.trainer}

@@ -128,6 +128,9 @@ def settings_from(
 ) -> Composed:
     """Compose, resolve every interpolation, parse.
 
+    With a checkpoint to resume, its settings with overrides on top; a chosen experiment replaces
+    them all.
+
     Args:
         saved: the settings stored in the checkpoint that `resume` asks for, given settings of
             which only name, runs_dir and resume count; None for a fresh start.
@@ -141,7 +144,14 @@ def settings_from(
     if found := list(run_problems(where)):
         raise ConfigError(*found)
     stored = saved(where)
-    return from_config(cfg) if stored is None else on_top(stored, cfg, overrides)
+    if stored is None:
+        return from_config(cfg)
+    parsed = parse_overrides(overrides)
+    if any(o.key_or_group == "experiment" and o.type is not OverrideType.DEL for o in parsed):
+        return from_config(cfg)
+    # The experiment found by itself is that of the default model, not of the run.
+    others = [o.input_line or "" for o in parsed if o.key_or_group != "experiment"]
+    return on_top(stored, compose(config_name, [*others, "~experiment"], config_dirs), others)
 
 
 def from_config(cfg: DictConfig) -> Composed:
@@ -152,16 +162,12 @@ def from_config(cfg: DictConfig) -> Composed:
 def on_top(stored: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]) -> Composed:
     """The settings of a checkpoint with overrides on top; `_target_` nodes from conf only.
 
-    An override of a value replaces that value, a chosen option (`optim=muon`) its whole group, and
-    a chosen experiment everything.
+    An override of a value replaces that value, a chosen option (`schedule=wsd`) its whole group.
     """
     now, shown = resolved(cfg), printable(cfg)
-    parsed = parse_overrides(overrides)
-    if any(o.key_or_group == "experiment" for o in parsed):
-        return Composed(parse(now), shown)
     kept = {key: value for key, value in stored.items() if key not in NEVER_FROM_CHECKPOINTS}
     mixed, mixed_shown = {**now, **kept}, {**shown, **kept}
-    for override in parsed:
+    for override in parse_overrides(overrides):
         path = override.key_or_group.split(".")
         for result, source in ((mixed, now), (mixed_shown, shown)):
             _copy_at(path, source, result)

@@ -33,7 +33,12 @@ def launch(
     from gpt2lab.run_folder import new_name
 
     overrides = list(overrides)
-    if not any(o.key_or_group == "name" for o in parse_overrides(overrides)):
+    keys = {o.key_or_group for o in parse_overrides(overrides)}
+    if "resume" in keys:
+        raise ConfigError(
+            "resume: the jobs of a multirun start afresh; go on with one of them by name=, alone"
+        )
+    if "name" not in keys:
         overrides.append(f"name={new_name()}")
     check(config_name, overrides, config_dirs)
     overrides = [hidden(override, i) for i, override in enumerate(overrides)]

@@ -219,7 +219,7 @@ class TrainConfig:
     """Steps between evaluations of the whole validation set; the last step is always evaluated."""
     checkpoint_every: int = ranged(500, ge=1)
     """Steps between checkpoints; the last step is always saved."""
-    batch_size: int = ranged(64, ge=1)
+    batch_size: int = ranged(64, ge=1, le=2**24)
     """Sequences in one optimizer step, over all micro-batches."""
     micro_batch_size: int | None = ranged(None, ge=1)
     """Sequences the device holds at once; must divide batch_size. Null for the whole batch."""

@@ -87,6 +87,11 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["optim=muon", "optim.momentum=0.5"], None),
         (["a", ">=", "1.0"], ["a: cannot be", ">=: cannot be", "1.0: cannot be"]),
         (["name=${oc.env:GPT2LAB_NOT_SET}"], ["name: environment variable GPT2LAB_NOT_SET is not"]),
+        (["runs_dir="], ["runs_dir: is empty; give a value"]),
+        (["resume="], ["resume: is empty; give a value"]),
+        ([f"name={'a' * 201}"], ["name: 'aaa"]),
+        (["batch_size=1000000000000"], ["batch_size: 1000000000000 is out of range"]),
+        (["~optim"], ["optim: cannot be left out; choose one of adamw, muon"]),
         (["resume=last"], ["resume: last needs a run to go on with; add name="]),
         (["name=${no.such.key}"], ["name: Interpolation key 'no.such.key' not found"]),
         (["~data"], ["data: cannot be left out; choose one of"]),
@@ -138,6 +143,14 @@ def test_a_resume_takes_the_saved_settings_with_overrides_on_top():
     muon = resumed(saved, "optim=muon").settings
     assert isinstance(muon.optim, MuonConfig)
     assert muon.seed == 9
+
+
+def test_a_resume_takes_a_chosen_option_as_its_file_has_it():
+    saved = settings_from("train", ["model=nano", "optim.lr=0.5"]).printable
+    # small_sort, the experiment of the default model, warms up for 20 steps
+    assert resumed(saved, "schedule=wsd").settings.schedule.warmup_steps == 0
+    assert resumed(saved, "schedule=wsd", "~experiment").settings.optim.lr == 0.5
+    assert resumed(saved, "experiment=small_sort").settings.optim.lr == 2e-4
 
 
 def test_a_resume_takes_no_target_from_the_checkpoint():

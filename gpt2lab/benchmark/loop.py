@@ -1,0 +1,116 @@
+"""A training step through Lightning beside one of a loop written by hand.
+
+The same model, data, loss, optimizer, schedule and clipping; both hand a loss to the host every ten
+steps. Lightning's side is what `train` runs, with its stop, its throughput and its metrics.csv.
+"""
+
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+
+from gpt2lab.batch import Batch
+from gpt2lab.benchmark.clock import now
+from gpt2lab.callbacks import Stop, Throughput
+from gpt2lab.config import Precision, TrainConfig
+from gpt2lab.config.compose import settings_from
+from gpt2lab.experiment import build_data, choose_precision, quiet
+from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.loggers import CSVLogger, Guarded
+from gpt2lab.model import GPT2
+from gpt2lab.optim import build_optimizer, gradient_norm, learning_rate_factor, set_learning_rate
+from gpt2lab.targets import build_trainer
+
+BLOCK_STEPS, BLOCKS = 10, 100
+CHAR_SIZE = ["model=char", "data.length=32", "batch_size=12", "data.num_digits=65", "seed=0"]
+"""A context of 63 tokens and 65 ids: the shape of text by character, without its text."""
+
+
+def measure(overrides: Sequence[str]) -> dict[str, Any]:
+    """Medians over blocks of ten steps, in which each way logs once, and over pairs of blocks."""
+    settings = settings_from("train", [*CHAR_SIZE, *overrides]).settings
+    steps = (BLOCKS + 1) * BLOCK_STEPS
+    settings = replace(settings, max_steps=steps, stop_at=None, eval_every=steps + 1)
+    lightning, hand = blocks_in_turn(settings)
+    ratios = sorted(a / b for a, b in zip(lightning, hand, strict=True))
+    return {
+        "blocks": len(lightning),
+        "lightning_ms_a_step": statistics.median(lightning) / BLOCK_STEPS * 1e3,
+        "by_hand_ms_a_step": statistics.median(hand) / BLOCK_STEPS * 1e3,
+        "ratio": statistics.median(ratios),
+        "ratio_lower_quartile": ratios[len(ratios) // 4],
+        "ratio_upper_quartile": ratios[len(ratios) * 3 // 4],
+    }
+
+
+def blocks_in_turn(settings: TrainConfig) -> tuple[list[float], list[float]]:
+    """Seconds of each block of steps, through Lightning and by hand.
+
+    After each block Lightning is held up while the other loop does one, so that a busy moment of
+    the machine meets both. The first block of each warms up and is left out.
+    """
+    by_hand: Iterator[float] = iter(())
+    lightning: list[float] = []
+    hand: list[float] = []
+
+    class TakeTurns(Callback):
+        """Stands last, so that its clock covers everything else that happens in a step."""
+
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            nonlocal by_hand
+            by_hand = blocks_by_hand(settings, module.device)
+            self.mark = now(module.device)
+
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.global_step % BLOCK_STEPS == 0:
+                lightning.append(now(module.device) - self.mark)
+                hand.append(next(by_hand))
+                self.mark = now(module.device)
+
+    quiet()
+    torch.manual_seed(settings.seed)
+    module, data = GPT2LightningModule(settings), build_data(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(
+            settings,
+            choose_precision(settings),
+            callbacks=[
+                Stop(max_steps=settings.max_steps, max_minutes=None, stop_at=None),
+                Throughput(data.tokens_per_step),
+                TakeTurns(),
+            ],
+            loggers=[Guarded("metrics.csv", partial(CSVLogger, Path(folder) / "metrics.csv"))],
+        )
+        trainer.limit_val_batches = 0
+        trainer.fit(module, datamodule=data)
+    return lightning[1:], hand[1:]
+
+
+def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[float]:
+    """The loop that one would write without Lightning, paused after each block of steps."""
+    torch.manual_seed(settings.seed)
+    model, data = GPT2(settings.model).to(device), build_data(settings)
+    optimizer = build_optimizer(model, settings.optim)
+    bf16 = choose_precision(settings) is Precision.bf16
+    batches = iter(data.train_dataloader())
+    start = now(device)
+    for step in range(settings.max_steps):
+        batch = Batch(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
+        factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
+        set_learning_rate(optimizer, settings.optim.lr * factor)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = model.loss(batch)
+        loss.backward()
+        gradient_norm(model.parameters(), settings.optim.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % BLOCK_STEPS == BLOCK_STEPS - 1:
+            loss.item()
+            yield now(device) - start
+            start = now(device)

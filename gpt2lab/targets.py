@@ -1,0 +1,119 @@
+"""Objects of Lightning's that settings name by `_target_`: the trainer, loggers, callbacks."""
+
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers.logger import Logger
+
+from gpt2lab.checkpoint import AtomicCheckpointIO
+from gpt2lab.config import Precision, TrainConfig
+from gpt2lab.errors import ConfigError
+from gpt2lab.lightning_module import VAL_METRICS
+from gpt2lab.loggers import Guarded
+
+
+def build_trainer(
+    settings: TrainConfig,
+    precision: Precision,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+) -> Trainer:
+    return instantiate(
+        "trainer",
+        settings.trainer,
+        Trainer,
+        devices=1,
+        precision={Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}[precision],
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        val_check_interval=settings.eval_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=loggers,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def build_callbacks(settings: TrainConfig, folder: Path) -> list[Callback]:
+    files = {"samples": "samples.md", "curves": "curves.png"}
+    built = []
+    for name, node in settings.callbacks.items():
+        if node is not None:
+            defaults = {"path": str(folder / files[name])} if name in files else {}
+            callback = instantiate(f"callbacks.{name}", node, Callback, **defaults)
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in VAL_METRICS:
+                raise ConfigError(
+                    f"callbacks.{name}.monitor: there is no metric {monitor}; "
+                    f"choose one of {', '.join(VAL_METRICS)}"
+                )
+            built.append(callback)
+    return built
+
+
+def build_loggers(settings: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
+    """The loggers of the settings, each so wrapped that its failure is a warning."""
+    known = {
+        "lightning.pytorch.loggers.TensorBoardLogger": {"save_dir": str(folder)},
+        "lightning.pytorch.loggers.WandbLogger": {
+            "save_dir": str(folder),
+            "name": folder.name,
+            "id": run_id,
+            "resume": "allow",
+        },
+    }
+    loggers: list[Logger] = []
+    for name, node in settings.logger.items():
+        if node is not None:
+            defaults = known.get(node["_target_"], {})
+            key = f"logger.{name}"
+            resolve_target(key, node["_target_"], Logger)
+            loggers.append(Guarded(key, partial(instantiate, key, node, Logger, **defaults)))
+    return loggers
+
+
+def instantiate(key: str, node: dict[str, Any], kind: type, **arguments: Any) -> Any:
+    """An object of the class that a `_target_` names, which must be of the kind its node calls for.
+
+    Raises:
+        ConfigError: for any other class, function or argument.
+    """
+    cls = resolve_target(key, node["_target_"], kind)
+    given = {name: value for name, value in node.items() if name != "_target_"}
+    try:
+        return cls(**{**arguments, **given})
+    except TypeError as error:
+        raise ConfigError(f"{key}: {error}; see the arguments of {node['_target_']}") from error
+    except Exception as error:
+        if kind is Logger:
+            raise
+        what = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {what}; see the arguments of {node['_target_']}") from error
+
+
+def resolve_target(key: str, target: str, kind: type) -> type:
+    """The class of that path: a subclass of `kind` that lightning or gpt2lab itself defines."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    home = getattr(found, "__module__", "").split(".")[0]
+    if (
+        not isinstance(found, type)
+        or not issubclass(found, kind)
+        or home not in ("lightning", "gpt2lab")
+    ):
+        raise ConfigError(
+            f"{key}._target_: {target} is not allowed; "
+            f"name a {kind.__name__} class of lightning or gpt2lab, by its full path"
+        )
+    return found
