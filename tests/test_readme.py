@@ -14,7 +14,7 @@ FENCED = [text for language, text in BLOCKS if not language]
 COMMANDS = [line for block in FENCED for line in block.splitlines() if "python -m gpt2lab" in line]
 LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
 # Those that train to their target or measure for minutes; all others answer in seconds.
-LONG = ("model=small data=sort", "benchmark loop")
+LONG = ("model=small data=sort", "benchmark loop", "benchmark loss")
 
 
 def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
