@@ -1,0 +1,104 @@
+"""What every tokenizer offers, and the checks of text and ids that all share."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.errors import ConfigError, DataError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back; V = vocab_size."""
+
+    kind: str
+    vocab_size: int
+    end_of_text: int | None
+    """The id that ends a document, where the vocabulary has one."""
+    fingerprint: str
+    """Equal for two tokenizers exactly when they give every text the same ids."""
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """Ids of a text, in which `<|endoftext|>` is the special id only if allowed.
+
+        Raises:
+            DataError: for what has no id: lone surrogates, characters that are not known.
+        """
+
+    def encode_array(self, text: str) -> NDArray[np.uint32]:
+        """The same as an array (T,), which may be read-only; special tokens are plain text."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            DataError: for an id outside 0..V-1.
+        """
+
+    def bytes_per_token(self) -> NDArray[np.int64]:
+        """UTF-8 bytes that each id stands for, (V,); 0 for the end of text."""
+
+    def plain(self) -> dict[str, Any]:
+        """What `from_plain` makes the same tokenizer of, in JSON's types."""
+
+
+def encode_parts(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a text whose every `<|endoftext|>` is the special id, each part encoded by itself."""
+    assert tokenizer.end_of_text is not None
+    ids: list[int] = []
+    for part in text.split(END_OF_TEXT):
+        ids += [*tokenizer.encode_array(part).tolist(), tokenizer.end_of_text]
+    return ids[:-1]  # one end fewer than parts
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Code points of a text, (characters,).
+
+    Raises:
+        DataError: for a lone surrogate.
+    """
+    try:
+        return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    except UnicodeEncodeError as error:
+        refuse_surrogate(error)
+
+
+def refuse_surrogate(error: UnicodeEncodeError) -> NoReturn:
+    """Surrogates come from broken JSON escapes, or from files read with errors=surrogateescape."""
+    code = ord(error.object[error.start])
+    raise DataError(
+        f"text: half a character, the surrogate U+{code:04X}, at index {error.start} has "
+        'no bytes in UTF-8; mend the text, or replace it: text.encode(errors="replace").decode()'
+    ) from error
+
+
+def checked_ids(ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:
+    """Ids (T,), each in 0..vocab_size-1, or a DataError."""
+    tokens = np.fromiter(ids, dtype=np.int64)
+    outside = tokens[(tokens < 0) | (tokens >= vocab_size)]
+    if len(outside):
+        raise DataError(f"ids: {outside[0]} is none of the tokenizer's; give 0 to {vocab_size - 1}")
+    return tokens
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int | None) -> None:
+    """
+    Raises:
+        ConfigError: if a model has another number of ids: fewer cannot stand for the text, and
+            what more would stand for nobody knows.
+    """
+    if vocab_size not in (None, tokenizer.vocab_size):
+        raise ConfigError(
+            f"model.vocab_size: is {vocab_size}, the data's tokenizer has "
+            f"{tokenizer.vocab_size} ids; leave it out"
+        )
+
+
+def fingerprint_of(kind: str, *deciding: str) -> str:
+    """A name for what decides the ids, each part behind its length so that none runs over."""
+    content = "".join(f"{len(part)}:{part}" for part in deciding)
+    return f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
