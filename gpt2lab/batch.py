@@ -16,6 +16,10 @@ class Batch(NamedTuple):
     """Token ids, (B, T) int64."""
     targets: Tensor
     """Next-token ids, (B, T) int64; IGNORE where the next token does not count."""
+    documents: Tensor | None = None
+    """The number of each token's document, (B, T) int64, never falling along a row; None for one
+    document a row. Attention does not cross documents, and positions restart at 0 in each. A
+    document's own <|endoftext|> belongs to it."""
 
     def num_counted(self) -> Tensor:
         """How many targets count, as an int64 scalar on the batch's device."""
@@ -23,8 +27,17 @@ class Batch(NamedTuple):
 
     def split(self, rows: int) -> list["Batch"]:
         """Micro-batches of so many rows; the last may be smaller."""
-        pairs = zip(self.inputs.split(rows), self.targets.split(rows), strict=True)
-        return [Batch(inputs, targets) for inputs, targets in pairs]
+        parts = [tensor.split(rows) for tensor in self if tensor is not None]
+        return [Batch(*part) for part in zip(*parts, strict=True)]
+
+    def to(self, device: torch.device) -> "Batch":
+        """This batch on a device; the host does not wait for the copy."""
+        documents = self.documents
+        return Batch(
+            self.inputs.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            None if documents is None else documents.to(device, non_blocking=True),
+        )
 
 
 def mask_prefix(targets: Tensor, prefix: Tensor) -> Tensor:

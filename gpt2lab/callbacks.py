@@ -1,4 +1,4 @@
-"""What happens around the steps: speed, progress, samples, curves, a profile, and the stop."""
+"""What happens around the steps: speed, progress, curves, a profile, and the stop."""
 
 import signal
 import time
@@ -14,7 +14,6 @@ from rich.progress import Progress as Bar
 
 from gpt2lab.config import HIGHER_IS_BETTER, parse_stop_at
 from gpt2lab.curves import draw_curves
-from gpt2lab.generation import greedy
 
 
 class Throughput(Callback):
@@ -112,61 +111,23 @@ def _shown(metrics: dict[str, float]) -> str:
         "train/loss": "loss {:.4f}",
         "val/loss": "val {:.4f}",
         "val/exact_match": "exact match {:.3f}",
+        "val/bits_per_byte": "{:.3f} bits a byte",
         "train/tokens_per_second": "{:,.0f} tokens/s",
     }
     return "  ".join(text.format(metrics[n]) for n, text in formats.items() if n in metrics)
 
 
-class Samples(Callback):
-    """After every evaluation, a few of the model's own continuations in samples.md.
-
-    Args:
-        examples: held-out prompts that are continued.
-    """
-
-    def __init__(self, path: str, examples: int = 8) -> None:
-        self.path = Path(path)
-        self.examples = examples
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.path.exists():  # a resumed run: what it will write again is dropped
-            title, *sections = self.path.read_text().split("## step ")
-            kept = [s for s in sections if int(s.split()[0]) <= trainer.global_step]
-            self.path.write_text("## step ".join([title, *kept]))
-
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        rows = answers(pl_module, trainer.datamodule, self.examples)  # type: ignore[attr-defined]
-        text = f"## step {trainer.global_step}\n\n"
-        text += "| input | GPT-2's answer | right answer | |\n|---|---|---|---|\n"
-        for given, answer, right in rows:
-            text += f"| {given} | {answer} | {right} | {'yes' if answer == right else 'no'} |\n"
-        with self.path.open("a") as file:
-            file.write(text + "\n")
-
-
-def answers(module: Any, data: Any, examples: int) -> list[tuple[str, str, str]]:
-    """Input, GPT-2's answer and the right answer of the first held-out examples, as text."""
-    prompts, wanted = data.questions(examples)
-    training = module.training
-    module.eval()
-    # The same number format as in the evaluation, so that the two agree.
-    with module.trainer.precision_plugin.forward_context():
-        found = greedy(module.model, prompts.to(module.device), wanted.shape[1]).cpu()
-    module.train(training)
-    texts = [[data.decode(row) for row in ids.tolist()] for ids in (prompts, found, wanted)]
-    return list(zip(*texts, strict=True))
-
-
 class Curves(Callback):
-    """curves.png, redrawn from metrics.csv when training ends, however it ends."""
+    """A picture, drawn from the metrics.csv beside it when training ends, however it ends."""
 
     def __init__(self, path: str) -> None:
-        self.folder = Path(path).parent
+        self.picture = Path(path)
+        self.metrics = self.picture.with_name("metrics.csv")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
             logger.save()
-        draw_curves(self.folder / "metrics.csv", self.folder / "curves.png")
+        draw_curves(self.metrics, self.picture)
 
 
 class Profile(Callback):

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import CheckpointIO
 
 from gpt2lab.config import HIGHER_IS_BETTER
+from gpt2lab.durable import sync_folder, write_json
 from gpt2lab.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -43,15 +44,6 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names, without which a rename may not survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -119,21 +111,25 @@ class Checkpoints(Callback):
     """Saves every n steps and at the end, after the step's evaluation; keeps `last` and `best`.
 
     `best` is the best evaluated one among those saved, by the metric that `monitor` names.
+
+    Args:
+        content: what stands in every checkpoint besides Lightning's: the settings, the data's
+            fingerprint and tokenizer; plain types only.
     """
 
     def __init__(
-        self, folder: Path, *, every: int, eval_every: int, monitor: str, settings: dict[str, Any]
+        self, folder: Path, *, every: int, eval_every: int, monitor: str, content: dict[str, Any]
     ) -> None:
         self.folder = folder
         self.every = every
         self.eval_every = eval_every
         self.monitor = monitor
-        self.settings = settings
+        self.content = content
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["settings"] = self.settings
+        checkpoint |= self.content
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         due = trainer.global_step % self.every == 0 or trainer.should_stop
@@ -153,7 +149,7 @@ class Checkpoints(Callback):
         manifest["last"] = entry
         if metric is not None and self._improves(metric, manifest.get("best")):
             manifest["best"] = entry
-        self._write_manifest(manifest)
+        write_json(self.folder / MANIFEST, manifest)
         # Only now, the new one being whole and named, may old ones go.
         kept = {entry["file"] for entry in manifest.values()}
         for file in self.folder.glob("step-*.ckpt"):
@@ -167,8 +163,3 @@ class Checkpoints(Callback):
         if HIGHER_IS_BETTER[self.monitor]:
             return metric > best[self.monitor]
         return metric < best[self.monitor]
-
-    def _write_manifest(self, manifest: dict[str, Any]) -> None:
-        temporary = self.folder / f".{MANIFEST}.tmp"
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n")
-        temporary.replace(self.folder / MANIFEST)

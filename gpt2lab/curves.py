@@ -17,7 +17,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     exact_match = _points(rows, "val/exact_match")
-    has_exact_match = any(exact_match[1])
+    has_exact_match = bool(exact_match[0])
     figure = Figure(figsize=(8, 6 if has_exact_match else 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1 + has_exact_match, 1, sharex=True, squeeze=False)[:, 0]

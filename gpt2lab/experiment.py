@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,32 @@ import torch
 from lightning import seed_everything
 
 from gpt2lab import run_folder
-from gpt2lab.callbacks import Profile, Stop, Throughput, answers
+from gpt2lab.callbacks import Profile, Stop, Throughput
 from gpt2lab.checkpoint import Checkpoints, check_fits, find_checkpoint, load_checkpoint
-from gpt2lab.config import Precision, SortConfig, TrainConfig, parse, parse_stop_at, plain
+from gpt2lab.config import (
+    PairsConfig,
+    Precision,
+    SortConfig,
+    TextConfig,
+    TrainConfig,
+    parse,
+    parse_stop_at,
+    plain,
+)
 from gpt2lab.config.compose import settings_from
+from gpt2lab.data.module import StepDataModule
+from gpt2lab.data.pairs import PairsDataModule
+from gpt2lab.data.prepare import Needs, prepare
 from gpt2lab.data.sort import SortDataModule
-from gpt2lab.errors import CheckpointError, ConfigError
+from gpt2lab.data.text import TextDataModule
+from gpt2lab.data.tokens import open_corpus
+from gpt2lab.durable import write_json
+from gpt2lab.errors import CheckpointError, ConfigError, DataError
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded
-from gpt2lab.report import show_answers, summarize
+from gpt2lab.report import show, summarize
 from gpt2lab.targets import build_callbacks, build_loggers, build_trainer
+from gpt2lab.tokenizer import check_vocabulary, from_plain
 
 log = logging.getLogger("gpt2lab")
 
@@ -46,6 +62,8 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     Raises:
         ConfigError, DataError, CheckpointError: before the first step, with nothing written.
     """
+    if isinstance(settings, str):
+        raise ConfigError(f"fit: {settings!r} is one text; give a list of overrides")
     if not isinstance(settings, TrainConfig):
         composed = settings_from("train", settings, saved=saved_settings)
         settings, printable = composed.settings, composed.printable
@@ -53,12 +71,16 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     printable = printable or plain(settings)
 
     folder, checkpoint = place(settings)
+    precision = choose_precision(settings)
     quiet()
     seed_everything(settings.seed % 2**32, verbose=False)
-    module = GPT2LightningModule(settings)
     data = build_data(settings)
-    step = resumed_step(checkpoint, module) if checkpoint is not None else 0
-    precision = choose_precision(settings)
+    if checkpoint is not None:
+        check_tokenizer(checkpoint, load_checkpoint(checkpoint).get("tokenizer"), data)
+    settings = with_vocabulary(settings, data)
+    printable |= {"model": plain(settings.model)}
+    module = GPT2LightningModule(settings)
+    step = 0 if checkpoint is None else resumed_step(checkpoint, module, data)
     stop = Stop(
         max_steps=settings.max_steps, max_minutes=settings.max_minutes, stop_at=settings.stop_at
     )
@@ -68,11 +90,16 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         every=settings.checkpoint_every,
         eval_every=settings.eval_every,
         monitor=parse_stop_at(settings.stop_at)[0] if settings.stop_at else "val/loss",
-        settings=printable,
+        content={
+            "settings": printable,
+            "data": data.fingerprint(),
+            "tokenizer": data.tokenizer.plain() if data.tokenizer else None,
+        },
     )
     facts = run_folder.read_json(folder / "receipt.json") if checkpoint else None
     if facts:
-        facts.setdefault("resumed", []).append(run_folder.resumption(step))
+        leg = run_folder.resumption(step, data=data.fingerprint(), precision=precision.name)
+        facts.setdefault("resumed", []).append(leg)
     facts = facts or run_folder.receipt(
         seed=settings.seed,
         data=data.fingerprint(),
@@ -99,7 +126,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
 
     run_folder.make(folder)
     run_folder.write_config(folder, printable)
-    run_folder.write_json(folder / "receipt.json", facts)
+    write_json(folder / "receipt.json", facts)
     if checkpoint is not None:
         CSVLogger(metrics_file).resume_at(step)
     with log_file(folder / "train.log"):
@@ -111,9 +138,9 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         except SystemExit as error:  # Lightning's answer to a second Ctrl-C
             raise KeyboardInterrupt from error
         summary = summarize(metrics_file, trainer, throughput, stop)
-        run_folder.write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", summary)
         log.info("stopped at step %d: %s", summary["steps"], summary["stop_reason"])
-    show_answers(answers(module, data, 8), summary)
+    show(module, data, summary)
     return Result(folder, summary, stop.signal)
 
 
@@ -156,11 +183,12 @@ def place(settings: TrainConfig) -> tuple[Path, Path | None]:
     return folder, None
 
 
-def resumed_step(checkpoint: Path, module: GPT2LightningModule) -> int:
+def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataModule) -> int:
     """The step that a checkpoint is at.
 
     Raises:
-        CheckpointError, ConfigError: if this module and its settings cannot go on from there.
+        CheckpointError, ConfigError, DataError: if this module, its settings and this data cannot
+            go on from there.
     """
     content = load_checkpoint(checkpoint)
     check_fits(module, content["state_dict"], checkpoint)
@@ -169,6 +197,12 @@ def resumed_step(checkpoint: Path, module: GPT2LightningModule) -> int:
         raise ConfigError(
             f"optim: {settings.optim.kind} cannot go on from the state of {stored.get('kind')}; "
             "leave optim out, or start a new run"
+        )
+    found = data.fingerprint()
+    if found not in (content.get("data"), settings.data.fingerprint):
+        raise DataError(
+            f"{checkpoint}: was trained on {content.get('data')}, the data now is {found}; "
+            f"bring the old data back, or go on with data.fingerprint={found}"
         )
     step: int = content["global_step"]
     if step >= settings.max_steps:
@@ -185,9 +219,56 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
     return None if checkpoint is None else load_checkpoint(checkpoint)["settings"]
 
 
-def build_data(settings: TrainConfig) -> SortDataModule:
-    assert isinstance(settings.data, SortConfig)
-    return SortDataModule(settings.data, seed=settings.seed, batch_size=settings.batch_size)
+def build_data(settings: TrainConfig) -> StepDataModule:
+    """The datamodule of the settings; a corpus that is not prepared yet is.
+
+    Raises:
+        DataError: if there is no such data, or it is not what the settings say it must be.
+    """
+    config = settings.data
+    order = {"seed": settings.seed, "batch_size": settings.batch_size}
+    data: StepDataModule
+    if isinstance(config, TextConfig):
+        needs = Needs(settings.model.block_size, settings.model.vocab_size)
+        corpus = open_corpus(prepare(config, Path(settings.data_dir), needs))
+        data = TextDataModule(config, corpus, block_size=settings.model.block_size, **order)
+    elif isinstance(config, PairsConfig):
+        data = PairsDataModule(config, **order)
+    else:
+        assert isinstance(config, SortConfig)
+        data = SortDataModule(config, **order)
+    if config.fingerprint not in (None, data.fingerprint()):
+        raise DataError(
+            f"data.fingerprint: the data is {data.fingerprint()}, not {config.fingerprint}; "
+            "bring the right data, or leave data.fingerprint out"
+        )
+    return data
+
+
+def with_vocabulary(settings: TrainConfig, data: StepDataModule) -> TrainConfig:
+    """The settings with as many token ids as the data's tokenizer has.
+
+    Raises:
+        ConfigError: if they name another number.
+    """
+    if data.tokenizer is None:
+        return settings
+    check_vocabulary(data.tokenizer, settings.model.vocab_size)
+    model = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
+    return replace(settings, model=model)
+
+
+def check_tokenizer(checkpoint: Path, stored: dict[str, Any] | None, data: StepDataModule) -> None:
+    """
+    Raises:
+        DataError: if the checkpoint's ids stand for other text than the data's.
+    """
+    names = [t and t.fingerprint for t in (stored and from_plain(stored), data.tokenizer)]
+    if names[0] != names[1]:
+        raise DataError(
+            f"{checkpoint}: its tokenizer is {names[0]}, the data's is {names[1]}; "
+            "give the data that it was trained on"
+        )
 
 
 def choose_precision(settings: TrainConfig) -> Precision:

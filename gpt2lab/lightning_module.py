@@ -5,6 +5,7 @@ divisor, the number of targets that count in all of them, so that the gradient d
 how a batch is split; and a checkpoint can only fall between steps.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from torchmetrics import MeanMetric
 
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TrainConfig
-from gpt2lab.loss import score_targets
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
     build_optimizer,
@@ -24,9 +24,6 @@ from gpt2lab.optim import (
     learning_rate_factor,
     set_learning_rate,
 )
-
-# Losses are named in the field's way, <stage>/<metric>; units are nats per token and shares of 1.
-VAL_METRICS = ("val/loss", "val/perplexity", "val/exact_match", "val/token_accuracy")
 
 
 class GPT2LightningModule(LightningModule):
@@ -76,7 +73,7 @@ class GPT2LightningModule(LightningModule):
         if (step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             mean = torch.stack(self.train_losses).mean()
             self.train_losses.clear()
-            # The only place where the host waits for the device.
+            # Here alone, for the host waits for the device to have them.
             self.record(
                 {
                     "train/loss": float(mean),
@@ -88,7 +85,7 @@ class GPT2LightningModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        return batch.to(device)
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, counted from 0."""
@@ -97,13 +94,7 @@ class GPT2LightningModule(LightningModule):
         return settings.optim.lr * factor
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        transformer = self.model.transformer
-        nll, right = score_targets(
-            transformer(batch.inputs),
-            transformer.wte.weight,
-            batch.targets,
-            vocab_size=self.settings.model.vocab_size,
-        )
+        nll, right = self.model.scores(batch)
         counted = batch.targets != IGNORE
         self.val_loss.update(nll[counted])
         self.val_token_accuracy.update(right[counted].float())
@@ -115,9 +106,13 @@ class GPT2LightningModule(LightningModule):
         metrics = {
             "val/loss": float(loss),
             "val/perplexity": float(loss.exp()),
-            "val/exact_match": float(self.val_exact_match.compute()),
             "val/token_accuracy": float(self.val_token_accuracy.compute()),
         }
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.has_answers:
+            metrics["val/exact_match"] = float(self.val_exact_match.compute())
+        else:
+            metrics["val/bits_per_byte"] = float(loss) / math.log(2) / data.val_bytes_per_token
         self.log_dict(metrics, logger=False)  # for callbacks of Lightning's own
         self.record(metrics)
         for metric in (self.val_loss, self.val_exact_match, self.val_token_accuracy):

@@ -9,16 +9,15 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
+from gpt2lab.config import HIGHER_IS_BETTER
+
 COLUMNS = [
     "step",
     "train/loss",
     "train/lr",
     "train/grad_norm",
     "train/tokens_per_second",
-    "val/loss",
-    "val/perplexity",
-    "val/exact_match",
-    "val/token_accuracy",
+    *HIGHER_IS_BETTER,
 ]
 
 

@@ -1,4 +1,4 @@
-"""The tied head and its cross-entropy in one: the logits of a whole batch never exist.
+"""The tied head and its cross-entropy in one: no more than a chunk of large logits exists at once.
 
 Sums and counts are kept apart, so that a batch may be split over micro-batches and devices without
 changing its gradient: each part's sum is divided by the count of the whole step.

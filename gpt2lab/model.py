@@ -16,7 +16,7 @@ from gpt2lab.batch import Batch
 from gpt2lab.config import GPT2Config
 from gpt2lab.config.check import model_problems
 from gpt2lab.errors import ConfigError
-from gpt2lab.loss import prefix_masked_cross_entropy
+from gpt2lab.loss import prefix_masked_cross_entropy, score_targets
 
 LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02
@@ -31,6 +31,13 @@ def stored_rows(vocab_size: int) -> int:
     return vocab_size if vocab_size < 4096 else math.ceil(vocab_size / 128) * 128
 
 
+def known_vocab_size(config: GPT2Config) -> int:
+    """The number of ids; by now the data has said how many, where the settings left it open."""
+    if config.vocab_size is None:
+        raise ConfigError("model.vocab_size: is null, and no data sets it; give a number")
+    return config.vocab_size
+
+
 class CausalSelfAttention(nn.Module):
     """Each token looks at itself and at the tokens before it, once a head."""
 
@@ -42,31 +49,47 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, attention: list[Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """(B, T, C) to (B, T, C).
 
         Args:
-            weights: takes the slow path, which appends its attention weights (B, H, T, T) here.
+            attention: takes the slow path, which appends its weights (B, H, T, T) here.
+            mask: (B, 1, T, T), True where a token may look; None for itself and all before it.
         """
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
         dropout = self.dropout if self.training else 0.0
-        if weights is None:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        if attention is None:
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+            )
         else:
-            weights.append(_attention_weights(q, k))
-            y = F.dropout(weights[-1], dropout) @ v
+            attention.append(_attention_weights(q, k, mask))
+            y = F.dropout(attention[-1], dropout) @ v
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_dropout(self.c_proj(y))
 
 
-def _attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) over the tokens up to each one's own: (B, H, T, T)."""
+def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(D)) over the tokens that each one may look at: (B, H, T, T)."""
     T, D = q.shape[-2:]
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)
-    later = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
-    return scores.masked_fill(later, -torch.inf).softmax(-1)
+    mask = _up_to_itself(T, q.device) if mask is None else mask
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+def _up_to_itself(T: int, device: torch.device) -> Tensor:
+    """(T, T), True where column <= row."""
+    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
+
+
+def document_mask(documents: Tensor) -> Tensor:
+    """Where a token may look within its document: itself and all before it, (B, 1, T, T)."""
+    same = documents[:, :, None] == documents[:, None, :]
+    return (same & _up_to_itself(documents.shape[1], documents.device))[:, None]
 
 
 class MLP(nn.Module):
@@ -92,8 +115,10 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), weights)
+    def forward(
+        self, x: Tensor, attention: list[Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), attention, mask)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -103,30 +128,44 @@ class GPT2Backbone(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(stored_rows(config.vocab_size), config.n_embd)
+        self.wte = nn.Embedding(stored_rows(known_vocab_size(config)), config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPS, bias=config.bias)
 
-    def forward(self, token_ids: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        token_ids: Tensor,
+        attention: list[Tensor] | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """Token ids (B, T), T <= block_size, to hidden states after the final norm (B, T, C).
 
         Args:
-            weights: takes the slow path of attention, which appends each layer's weights
+            attention: takes the slow path of attention, which appends each layer's weights
                 (B, H, T, T) here.
+            documents: the number of each token's document, (B, T), as in Batch.
         Raises:
             ValueError: if there are more tokens than positions.
         """
         T = token_ids.shape[1]
         if self.config.block_size < T:
             raise ValueError(f"{T} tokens; the model has {self.config.block_size} positions")
-        positions = torch.arange(T, device=token_ids.device)
+        if documents is None:
+            positions, mask = torch.arange(T, device=token_ids.device), None
+        else:
+            mask = document_mask(documents)
+            # A token that sees itself and n before it in its document is at position n there.
+            positions = mask[:, 0].sum(-1) - 1  # (B, T)
         x = self.drop(self.wte(token_ids) + self.wpe(positions))  # (B, T, C)
         # Recomputing a block would append its attention weights twice.
-        recompute = self.config.activation_checkpointing and self.training and weights is None
+        recompute = self.config.activation_checkpointing and self.training and attention is None
         for block in self.h:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, weights)
+            if recompute:
+                x = checkpoint(block, x, None, mask, use_reentrant=False)
+            else:
+                x = block(x, attention, mask)
         return self.ln_f(x)
 
 
@@ -138,6 +177,7 @@ class GPT2(nn.Module):
         if problems := list(model_problems(config)):
             raise ConfigError(*problems)
         self.config = config
+        self.vocab_size = known_vocab_size(config)
         self.transformer = GPT2Backbone(config)
         self.init_weights()
 
@@ -155,12 +195,12 @@ class GPT2(nn.Module):
                 nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        self.transformer.wte.weight[self.config.vocab_size :] = 0
+        self.transformer.wte.weight[self.vocab_size :] = 0
 
-    def forward(self, token_ids: Tensor) -> Tensor:
-        """Token ids (B, T) to logits (B, T, V)."""
-        hidden = self.transformer(token_ids)
-        return F.linear(hidden, self.transformer.wte.weight[: self.config.vocab_size])
+    def forward(self, token_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Token ids (B, T), and each one's document (B, T) if given, to logits (B, T, V)."""
+        hidden = self.transformer(token_ids, documents=documents)
+        return F.linear(hidden, self.transformer.wte.weight[: self.vocab_size])
 
     def loss(self, batch: Batch, num_counted: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood of the targets that count, in nats per token.
@@ -170,14 +210,27 @@ class GPT2(nn.Module):
                 part of a larger step.
         """
         return prefix_masked_cross_entropy(
-            self.transformer(batch.inputs),
+            self.transformer(batch.inputs, documents=batch.documents),
             self.transformer.wte.weight,
             batch.targets,
-            vocab_size=self.config.vocab_size,
+            vocab_size=self.vocab_size,
             num_counted=num_counted,
+        )
+
+    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Each target's negative log-likelihood in nats, and whether it was the likeliest token.
+
+        Returns:
+            (B, T), 0 where ignored; (B, T) bool, True where ignored.
+        """
+        return score_targets(
+            self.transformer(batch.inputs, documents=batch.documents),
+            self.transformer.wte.weight,
+            batch.targets,
+            vocab_size=self.vocab_size,
         )
 
     def num_parameters(self) -> int:
         """Trained numbers, the tied head counted once and surplus rows of the vocabulary not."""
-        surplus = self.transformer.wte.num_embeddings - self.config.vocab_size
+        surplus = self.transformer.wte.num_embeddings - self.vocab_size
         return sum(p.numel() for p in self.parameters()) - surplus * self.config.n_embd

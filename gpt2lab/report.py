@@ -1,4 +1,4 @@
-"""What a finished run says of itself: summary.json, and a table of answers in the terminal."""
+"""What a finished run says of itself: summary.json, and a few answers in the terminal."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gpt2lab import run_folder
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import HIGHER_IS_BETTER
-from gpt2lab.lightning_module import VAL_METRICS
 from gpt2lab.loggers import read_metrics
+from gpt2lab.samples import answers, continuations
 
 
 def summarize(
@@ -26,7 +27,7 @@ def summarize(
             if name == "step" or not text:
                 continue
             last[name] = float(text)
-            if name in VAL_METRICS:
+            if name in HIGHER_IS_BETTER:
                 choose = max if HIGHER_IS_BETTER[name] else min
                 best[name] = choose(best.get(name, last[name]), last[name])
     steps = trainer.global_step
@@ -42,15 +43,28 @@ def summarize(
     }
 
 
-def show_answers(rows: list[tuple[str, str, str]], summary: dict[str, Any]) -> None:
-    """The table at the end: input, GPT-2's answer, right answer."""
-    table = Table("input", "GPT-2's answer", "right answer", "")
-    for given, answer, right in rows:
-        table.add_row(given, answer, right, "yes" if answer == right else "no")
+def show(module: Any, data: Any, summary: dict[str, Any]) -> None:
+    """In the terminal: answers or a continuation, the metrics, and why training stopped."""
     console = Console()
-    console.print(table)
+    if data.has_answers:
+        console.print(answers_in_colour(answers(module, data, 8)))
+    else:
+        ((given, more),) = continuations(module, data, prompts=1, new_tokens=128, seed=0)
+        console.print(Text.assemble((given, "dim"), more), soft_wrap=True)
     metrics = "  ".join(
-        f"{name} {summary['last'][name]:.4f}" for name in VAL_METRICS if name in summary["last"]
+        f"{name} {summary['last'][name]:.4f}"
+        for name in HIGHER_IS_BETTER
+        if name in summary["last"]
     )
     console.print(f"{metrics}\n{summary['steps']} steps, {summary['seconds']:.1f} s of training")
     console.print(f"stopped by {summary['stop_reason']}")
+
+
+def answers_in_colour(rows: list[tuple[str, str, str]]) -> Table:
+    """Input, GPT-2's answer, right answer, and whether they are equal."""
+    table = Table("input", "GPT-2's answer", "right answer", "")
+    for given, answer, right in rows:
+        # Text, for in a plain string rich would take [brackets] for its own.
+        cells = (Text(text.strip()) for text in (given, answer, right))
+        table.add_row(*cells, "yes" if answer == right else "no")
+    return table

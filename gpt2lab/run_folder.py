@@ -69,12 +69,6 @@ def write_config(folder: Path, printable: dict[str, Any]) -> None:
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(printable))
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
@@ -105,13 +99,14 @@ def receipt(**facts: Any) -> dict[str, Any]:
     }
 
 
-def resumption(step: int) -> dict[str, Any]:
+def resumption(step: int, **facts: Any) -> dict[str, Any]:
     """What a resume adds to the receipt."""
     return {
         "step": step,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": redacted_arguments([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "git_revision": git_revision(),
+        **facts,
     }
 
 

@@ -9,9 +9,8 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
 
 from gpt2lab.checkpoint import AtomicCheckpointIO
-from gpt2lab.config import Precision, TrainConfig
+from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
 from gpt2lab.errors import ConfigError
-from gpt2lab.lightning_module import VAL_METRICS
 from gpt2lab.loggers import Guarded
 
 
@@ -50,10 +49,10 @@ def build_callbacks(settings: TrainConfig, folder: Path) -> list[Callback]:
             defaults = {"path": str(folder / files[name])} if name in files else {}
             callback = instantiate(f"callbacks.{name}", node, Callback, **defaults)
             monitor = getattr(callback, "monitor", None)
-            if monitor is not None and monitor not in VAL_METRICS:
+            if monitor is not None and monitor not in HIGHER_IS_BETTER:
                 raise ConfigError(
                     f"callbacks.{name}.monitor: there is no metric {monitor}; "
-                    f"choose one of {', '.join(VAL_METRICS)}"
+                    f"choose one of {', '.join(HIGHER_IS_BETTER)}"
                 )
             built.append(callback)
     return built

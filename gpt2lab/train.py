@@ -1,12 +1,13 @@
 """python -m gpt2lab.train: train a GPT-2; the run folder's path is the last line of stdout."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
-from gpt2lab.config import TrainConfig
+from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
 
 
@@ -22,11 +23,29 @@ def main() -> int:
 
 
 def train(composed: Composed) -> int:
+    prepare_text(composed.settings)
     from gpt2lab.experiment import fit  # here, so that help and mistakes need not wait for torch
 
     result = fit(composed.settings, composed.printable)
     print(result.folder, flush=True)
     return 128 + result.signal if result.signal else 0
+
+
+def prepare_text(settings: TrainConfig) -> None:
+    """Token files, where the data is text: what is wrong with it comes before torch is loaded."""
+    if not isinstance(settings.data, TextConfig):
+        return
+    from gpt2lab.data.prepare import Needs, prepare
+    from gpt2lab.data.tokens import open_corpus
+    from gpt2lab.run_folder import check_writable
+
+    check_writable(Path(settings.runs_dir))
+    if settings.trainer.get("accelerator") in ("gpu", "cuda"):
+        from gpt2lab.experiment import choose_precision
+
+        choose_precision(settings)  # a GPU that is not there is found out before text is read
+    needs = Needs(settings.model.block_size, settings.model.vocab_size)
+    open_corpus(prepare(settings.data, Path(settings.data_dir), needs))
 
 
 def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:

@@ -45,6 +45,22 @@ def test_micro_batches_hold_the_rows_in_order():
     assert torch.equal(torch.cat([part.targets for part in parts]), batch.targets)
 
 
+def test_micro_batches_keep_their_documents():
+    documents = torch.tensor([[0, 1], [0, 0], [1, 2]])
+    parts = Batch(torch.zeros(3, 2), torch.zeros(3, 2), documents).split(2)
+    assert [part.documents.tolist() for part in parts] == [[[0, 1], [0, 0]], [[1, 2]]]
+    assert [part.documents for part in Batch(torch.zeros(3, 2), torch.zeros(3, 2)).split(2)] == [
+        None,
+        None,
+    ]
+
+
+def test_a_batch_moves_with_its_documents_or_without():
+    batch = Batch(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
+    assert [t.device.type for t in batch.to(torch.device("meta"))] == ["meta"] * 3
+    assert batch._replace(documents=None).to(torch.device("cpu")).documents is None
+
+
 def test_only_targets_that_count_are_counted():
     batch = Batch(torch.zeros(2, 2), torch.tensor([[IGNORE, 1], [0, IGNORE]]))
     assert int(batch.num_counted()) == 2

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from gpt2lab.benchmark import __main__ as benchmark
-from gpt2lab.benchmark import loop, loss
+from gpt2lab.benchmark import data, loop, loss, prepare
 from gpt2lab.errors import ConfigError
 
 
@@ -29,8 +29,28 @@ def test_the_loss_benchmark_finds_the_chunked_way_to_need_less_memory(monkeypatc
     assert result["memory_ratio"] < 0.5
 
 
-def test_the_loss_benchmark_takes_no_settings(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["benchmark", "loss", "model=nano"])
+def test_the_data_benchmark_times_both_shapes(monkeypatch, capsys):
+    monkeypatch.setattr(data, "STEPS", 3)
+    monkeypatch.setattr("sys.argv", ["benchmark", "data", "json=true"])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["char_tokens_per_second"] * result["char_us_a_step"] == pytest.approx(768e6)
+
+
+def test_the_prepare_benchmark_is_a_share_of_tiktokens_speed(monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "ROUNDS", 1)
+    monkeypatch.setattr(prepare, "COPIES", 1)
+    monkeypatch.setattr("sys.argv", ["benchmark", "prepare", "json=true"])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["documents"] > 400
+    expected = result["tiktoken_seconds"] / result["prepare_seconds"]
+    assert result["share_of_tiktokens_speed"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["loss", "data", "prepare"])
+def test_a_benchmark_of_fixed_size_takes_no_settings(monkeypatch, name):
+    monkeypatch.setattr("sys.argv", ["benchmark", name, "model=nano"])
     with pytest.raises(ConfigError, match="model=nano is a setting"):
         benchmark.main()
 

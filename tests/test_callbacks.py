@@ -55,8 +55,11 @@ def test_no_rows_no_picture(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_of_text_has_one_panel_and_a_broken_row_is_left_out(tmp_path):
-    metrics = tmp_path / "metrics.csv"
-    metrics.write_text("step,train/loss,val/loss\n1,2.0,\n2,nan,1.5\n3,0.5,\n4,")
-    draw_curves(metrics, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(("last", "height"), [("", 480), ("0.0", 720)])
+def test_exact_match_has_a_panel_where_it_is_measured(tmp_path, last, height):
+    metrics, picture = tmp_path / "metrics.csv", tmp_path / "curves.png"
+    columns = "step,train/loss,val/loss,val/exact_match"
+    metrics.write_text(f"{columns}\n1,2.0,,\n2,nan,1.5,\n3,0.5,,{last}\n4,")  # the last is broken
+    draw_curves(metrics, picture)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert int.from_bytes(picture.read_bytes()[20:24]) == height

@@ -142,7 +142,7 @@ def saving(folder, step, metric, callback):
 )
 def test_last_and_best_are_kept_and_found(tmp_path, monitor, metrics, best):
     folder = tmp_path / "checkpoints"
-    callback = Checkpoints(folder, every=1, eval_every=1, monitor=monitor, settings={})
+    callback = Checkpoints(folder, every=1, eval_every=1, monitor=monitor, content={"settings": {}})
     for step, metric in enumerate(metrics, start=1):
         saving(folder, step, metric, callback)
     assert find_checkpoint(tmp_path, "last") == folder / "step-000003.ckpt"

@@ -109,6 +109,26 @@ def test_a_signal_ends_the_step_saves_and_says_so(tmp_path, number, code):
     assert not checkpoint.exists()  # a later one has taken its place
 
 
+@pytest.mark.slow
+def test_a_signal_to_all_processes_leaves_the_saving_to_the_parent(tmp_path):
+    arguments = ["model=nano", "name=a", "max_steps=1000000", "stop_at=null", "eval_every=1000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt2lab.train", *arguments, "data.num_workers=2"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    metrics = tmp_path / "runs" / "a" / "metrics.csv"
+    while not metrics.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert list((tmp_path / "runs" / "a" / "checkpoints").glob("*.ckpt"))
+
+
 def test_a_multirun_makes_one_folder_a_job(tmp_path):
     done = start("-m", *QUICK, "name=grid", "optim.lr=1e-3,1e-4", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

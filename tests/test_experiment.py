@@ -31,7 +31,7 @@ SHORT = [
 
 @pytest.fixture
 def short(tmp_path):
-    """Train a few steps with overrides on top; `resumed` goes on with a run."""
+    """Train a few steps with overrides on top; `resume` goes on with a run."""
 
     def run(*overrides):
         return fit([*SHORT, f"runs_dir={tmp_path / 'runs'}", *overrides])

@@ -8,7 +8,7 @@ import transformers
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import GPT2Config
 from gpt2lab.config.compose import settings_from
-from gpt2lab.model import GPT2, stored_rows
+from gpt2lab.model import GPT2, document_mask, stored_rows
 
 PUBLISHED = {
     "small": 124_439_808,
@@ -109,6 +109,71 @@ def test_activation_checkpointing_recomputes_the_blocks(tiny_config):
     tokens = torch.randint(0, 11, (2, 9))
     model.loss(Batch(tokens[:, :-1], tokens[:, 1:])).backward()
     assert len(calls) == 2
+
+
+TWO_DOCUMENTS = torch.tensor([[0] * 5 + [1] * 7, [3] * 2 + [4] * 10])
+
+
+def test_positions_restart_in_each_document(tiny_model):
+    seen = []
+    tiny_model.transformer.wpe.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    documents = torch.tensor([[7, 7, 7, 8, 8], [0, 1, 1, 1, 5]])
+    tiny_model(torch.zeros(2, 5, dtype=torch.long), documents)
+    assert seen[0].tolist() == [[0, 1, 2, 0, 1], [0, 0, 1, 2, 0]]
+
+
+def test_a_token_looks_back_within_its_document():
+    expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert document_mask(torch.tensor([[0, 0, 1, 1]])).int().tolist() == [[expected]]
+
+
+def test_a_document_does_not_see_the_one_before_it(tiny_model):
+    tokens = torch.randint(0, 11, (2, 12))
+    changed = torch.where(TWO_DOCUMENTS % 3 == 0, (tokens + 1) % 11, tokens)  # first documents
+    before, after = tiny_model(tokens, TWO_DOCUMENTS), tiny_model(changed, TWO_DOCUMENTS)
+    assert torch.equal(before[0, 5:], after[0, 5:])
+    assert torch.equal(before[1, 2:], after[1, 2:])
+    assert not torch.allclose(before[0, :5], after[0, :5])
+    assert not torch.allclose(tiny_model(tokens)[0, 5:], tiny_model(changed)[0, 5:])
+
+
+def test_a_document_is_read_as_if_it_stood_alone(tiny_model):
+    tokens = torch.randint(0, 11, (2, 12))
+    together = tiny_model(tokens, TWO_DOCUMENTS)
+    alone = tiny_model(tokens[:1, 5:])
+    # fp32 sums over keys in another order
+    torch.testing.assert_close(together[:1, 5:], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_one_document_a_row_changes_nothing(tiny_model):
+    tokens = torch.randint(0, 11, (2, 12))
+    masked = tiny_model(tokens, torch.zeros_like(tokens))
+    torch.testing.assert_close(masked, tiny_model(tokens), rtol=1e-5, atol=1e-6)
+
+
+def test_attention_weights_stay_within_the_document(tiny_model):
+    tokens = torch.randint(0, 11, (2, 12))
+    weights: list[torch.Tensor] = []
+    slow = tiny_model.transformer(tokens, weights, TWO_DOCUMENTS)
+    fast = tiny_model.transformer(tokens, documents=TWO_DOCUMENTS)
+    torch.testing.assert_close(slow, fast, rtol=1e-5, atol=1e-5)
+    for w in weights:
+        assert not w.masked_select(~document_mask(TWO_DOCUMENTS)).any()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_loss_of_a_document_gives_the_one_before_it_no_gradient(tiny_config, checkpointing):
+    tiny_config.activation_checkpointing = checkpointing
+    model = GPT2(tiny_config)
+    tokens = torch.arange(10)[None].repeat(2, 1)  # each id once a row
+    documents = (tokens >= 4).long()
+    targets = torch.where(documents == 1, tokens, IGNORE)
+    embedded = []
+    model.transformer.drop.register_forward_hook(lambda m, i, out: embedded.append(out))
+    loss = model.loss(Batch(tokens, targets, documents))
+    (gradient,) = torch.autograd.grad(loss, embedded[0])
+    assert not gradient[:, :4].any()
+    assert gradient[:, 4:].any(dim=-1).all()
 
 
 def test_initial_weights_have_the_released_spread():

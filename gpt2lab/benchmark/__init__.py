@@ -1,4 +1,4 @@
-"""What a part costs beside the same work done otherwise: ratios within one run.
+"""What a part costs; but for `data`, as a ratio to the same work done otherwise in the same run.
 
-Both ways take turns, block by block, because machines are noisy, and medians are compared.
+Both ways then take turns, block by block, because machines are noisy, and medians are compared.
 """

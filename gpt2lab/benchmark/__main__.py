@@ -1,4 +1,4 @@
-"""python -m gpt2lab.benchmark loop|loss: ratios of speed, measured on this machine."""
+"""python -m gpt2lab.benchmark loop|loss|data|prepare: ratios of speed, measured on this machine."""
 
 import json
 import sys
@@ -7,16 +7,20 @@ from importlib import import_module
 from gpt2lab.command_line import show_errors
 from gpt2lab.errors import ConfigError
 
-BENCHMARKS = ("loop", "loss")
+BENCHMARKS = ("loop", "loss", "data", "prepare")
 USAGE = """\
-Measure a part beside the same work done otherwise, in turns.
+Measure the cost of a part, where there is another way beside it, in turns.
 
-usage: python -m gpt2lab.benchmark {loop,loss} [setting=value ...] [json=true]
+usage: python -m gpt2lab.benchmark {loop,loss,data,prepare} [setting=value ...] [json=true]
 
   loop    a training step through Lightning, as `train` does it, over one of a hand-written loop;
           the default is the char size: 4 layers, width 128, context 64, batch 12
   loss    time and memory of the chunked loss over those of whole bf16 logits with
-          F.cross_entropy, at 2,048 tokens, width 768, 50,257 classes; takes no settings
+          F.cross_entropy, at 2,048 tokens, width 768, 50,257 classes
+  data    how long it takes to make a step's windows of text, at two sizes
+  prepare text into token files over tiktoken alone on the same documents, CPU time of one process
+
+Only loop takes settings, those of train.
 """
 
 

@@ -1,13 +1,12 @@
-"""The one clock of all benchmarks."""
+"""A clock that waits for the device."""
 
 import time
-from typing import Any
+
+import torch
 
 
-def now(device: Any) -> float:
+def now(device: torch.device) -> float:
     """Seconds, read when the device has done what it was given."""
     if device.type != "cpu":
-        import torch
-
         torch.accelerator.synchronize(device)
     return time.perf_counter()

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from lightning import Callback
 
-from gpt2lab.batch import Batch
 from gpt2lab.benchmark.clock import now
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import Precision, TrainConfig
@@ -101,7 +100,7 @@ def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[floa
     batches = iter(data.train_dataloader())
     start = now(device)
     for step in range(settings.max_steps):
-        batch = Batch(*(tensor.to(device, non_blocking=True) for tensor in next(batches)))
+        batch = next(batches).to(device)
         factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
         set_learning_rate(optimizer, settings.optim.lr * factor)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -6,18 +6,27 @@ from typing import Any
 
 from gpt2lab.config.settings import (
     CosineConfig,
+    DataConfig,
     GPT2Config,
+    PairsConfig,
+    PairsSource,
     SortConfig,
+    TextConfig,
+    TextSource,
     TrainConfig,
 )
 
 HIGHER_IS_BETTER = {
     "val/loss": False,
     "val/perplexity": False,
+    "val/bits_per_byte": False,
     "val/exact_match": True,
     "val/token_accuracy": True,
 }
-"""The metrics that a run can be stopped or judged by."""
+"""The metrics that a run can be stopped or judged by, in nats per token or as shares of 1.
+
+Running text has bits_per_byte, and questions with answers have exact_match.
+"""
 
 # Bytes: file systems take 255, and a multirun adds the number of the job.
 LONGEST_NAME = 200
@@ -43,8 +52,8 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "enable_checkpointing": "checkpoint_every",
     "limit_train_batches": "max_steps",
     "fast_dev_run": "max_steps",
-    "limit_val_batches": "data.eval_examples",
     # set by us alone
+    "limit_val_batches": None,
     "devices": None,
     "num_nodes": None,
     "strategy": None,
@@ -60,7 +69,7 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
 
 def owned_argument(argument: str) -> str:
     ours = OWNED_TRAINER_ARGUMENTS[argument]
-    mend = f"use {ours}" if ours else "leave it out, one device is used"
+    mend = f"use {ours}" if ours else "leave it out, gpt2lab sets it"
     return f"trainer.{argument}: is not set there; {mend}"
 
 
@@ -93,22 +102,68 @@ def sort_problems(data: SortConfig, model: GPT2Config) -> Iterator[str]:
             f"model.block_size: {model.block_size} tokens are fewer than the {needed} that "
             f"data.length={data.length} needs; leave it out, or give at least {needed}"
         )
-    if model.vocab_size < data.num_digits:
+    if model.vocab_size is not None and model.vocab_size < data.num_digits:
         yield (
             f"model.vocab_size: {model.vocab_size} is smaller than "
             f"data.num_digits={data.num_digits}; leave it out, or give at least as many"
         )
 
 
-def stop_at_problems(stop_at: str) -> Iterator[str]:
+def text_problems(data: TextConfig) -> Iterator[str]:
+    for name in ("path", "url", "dataset", "text_field"):
+        if getattr(data, name) == "":
+            yield f"data.{name}: is empty; give a value, or leave data.{name} out"
+    if data.val_split is not None and data.val_split == data.dataset_split:
+        yield (
+            f"data.val_split: {data.val_split} is what is trained on; "
+            "choose another split, or leave it out for a share"
+        )
+    if data.source is TextSource.files and data.path is None and data.url is None:
+        yield "data.path: is null; give a text file, a folder or a glob"
+    if data.source is TextSource.hub and data.dataset is None:
+        yield "data.dataset: is null; give the name of a Hugging Face dataset"
+    if data.source is not TextSource.hub:
+        default = TextConfig()
+        for name in ("dataset", "dataset_config", "dataset_split", "val_split", "streaming"):
+            if getattr(data, name) != getattr(default, name):
+                yield (
+                    f"data.{name}: is not read by data.source={data.source.name}; "
+                    "leave it out, or add data.source=hub"
+                )
+    if data.source is not TextSource.files and data.path is not None:
+        yield (
+            f"data.path: {data.path} is not read by data.source={data.source.name}; "
+            "leave it out, or add data.source=files"
+        )
+
+
+def pairs_problems(data: PairsConfig, model: GPT2Config) -> Iterator[str]:
+    if data.source is PairsSource.file and data.path is None:
+        yield "data.path: is null; give a .jsonl file of pairs"
+    if data.source is not PairsSource.file and data.path is not None:
+        yield (
+            f"data.path: {data.path} is not read by data.source={data.source.name}; "
+            "leave it out, or choose data.source=file"
+        )
+    if model.block_size < data.context:
+        yield (
+            f"model.block_size: {model.block_size} tokens are fewer than "
+            f"data.context={data.context}; leave it out, or give at least as many"
+        )
+
+
+def stop_at_problems(stop_at: str, data: DataConfig) -> Iterator[str]:
+    unmeasured = "val/exact_match" if isinstance(data, TextConfig) else "val/bits_per_byte"
     try:
         metric, target = parse_stop_at(stop_at)
     except ValueError:
         metric, target = "", 0.0
     highest = 1.0 if HIGHER_IS_BETTER.get(metric) else float("inf")
     if metric not in HIGHER_IS_BETTER:
-        choices = ", ".join(HIGHER_IS_BETTER)
+        choices = ", ".join(name for name in HIGHER_IS_BETTER if name != unmeasured)
         yield f"stop_at: {stop_at!r} is not <metric>:<number>; the metrics are {choices}"
+    elif metric == unmeasured:
+        yield f"stop_at: {metric} is not measured on data={data.kind}; choose another metric"
     elif not 0 <= target <= highest or target == float("inf"):
         yield f"stop_at: {target:g} is never reached by {metric}; choose a value that can be"
 
@@ -144,7 +199,7 @@ def run_problems(config: TrainConfig) -> Iterator[str]:
             f"name: {shown!r} cannot be a folder's name; "
             f"use at most {LONGEST_NAME} letters, digits, - _ and ."
         )
-    for key in ("runs_dir", "resume"):
+    for key in ("runs_dir", "data_dir", "resume"):
         if getattr(config, key) == "":
             yield f"{key}: is empty; give a value, or leave {key} out"
     if config.resume in ("last", "best", "auto") and config.name is None:
@@ -206,8 +261,12 @@ def problems(config: TrainConfig) -> list[str]:
     found += model_problems(config.model)
     if isinstance(config.data, SortConfig):
         found += sort_problems(config.data, config.model)
+    if isinstance(config.data, TextConfig):
+        found += text_problems(config.data)
+    if isinstance(config.data, PairsConfig):
+        found += pairs_problems(config.data, config.model)
     if config.stop_at is not None:
-        found += stop_at_problems(config.stop_at)
+        found += stop_at_problems(config.stop_at, config.data)
     found += step_problems(config)
     found += run_problems(config)
     found += target_problems(config)

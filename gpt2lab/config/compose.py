@@ -137,21 +137,31 @@ def settings_from(
     Raises:
         ConfigError: one line for each problem.
     """
-    cfg = compose(config_name, overrides, config_dirs)
-    if cfg.resume is None:
-        return from_config(cfg)
-    where = TrainConfig(name=cfg.name, runs_dir=cfg.runs_dir, resume=cfg.resume)
-    if found := list(run_problems(where)):
-        raise ConfigError(*found)
-    stored = saved(where)
-    if stored is None:
-        return from_config(cfg)
     parsed = parse_overrides(overrides)
-    if any(o.key_or_group == "experiment" and o.type is not OverrideType.DEL for o in parsed):
-        return from_config(cfg)
+    place = [o.input_line or "" for o in parsed if o.key_or_group in ("name", "runs_dir", "resume")]
+    if not any(text.startswith("resume=") for text in place):
+        return from_config(compose(config_name, overrides, config_dirs))
+    where = compose(config_name, place, config_dirs)
+    if where.resume is None:
+        return from_config(compose(config_name, overrides, config_dirs))
+    run = TrainConfig(name=where.name, runs_dir=where.runs_dir, resume=where.resume)
+    if found := list(run_problems(run)):
+        raise ConfigError(*found)
+    stored = saved(run)
+    if stored is None or any(
+        o.key_or_group == "experiment" and o.type is not OverrideType.DEL for o in parsed
+    ):
+        return from_config(compose(config_name, overrides, config_dirs))
     # The experiment found by itself is that of the default model, not of the run.
     others = [o.input_line or "" for o in parsed if o.key_or_group != "experiment"]
-    return on_top(stored, compose(config_name, [*others, "~experiment"], config_dirs), others)
+    cfg = compose(config_name, [*shapes_of(stored), *others, "~experiment"], config_dirs)
+    return on_top(stored, cfg, others)
+
+
+def shapes_of(stored: dict[str, Any]) -> list[str]:
+    """Overrides that choose the shapes of stored settings, by which others are judged."""
+    kinds = {group: (stored.get(group) or {}).get("kind") for group in SHAPES}
+    return [f"{group}={kind}" for group, kind in kinds.items() if kind in SHAPES[group]]
 
 
 def from_config(cfg: DictConfig) -> Composed:
@@ -166,6 +176,9 @@ def on_top(stored: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]) ->
     """
     now, shown = resolved(cfg), printable(cfg)
     kept = {key: value for key, value in stored.items() if key not in NEVER_FROM_CHECKPOINTS}
+    if isinstance(kept.get("data"), dict):
+        # What the data must be now is what it was in the checkpoint, or what is given now.
+        kept["data"] = {**kept["data"], "fingerprint": None}
     mixed, mixed_shown = {**now, **kept}, {**shown, **kept}
     for override in parse_overrides(overrides):
         path = override.key_or_group.split(".")
@@ -321,7 +334,9 @@ def _translated(error: Exception) -> str:
     """Hydra's or OmegaConf's complaint as one line of ours."""
     text = str(error)
     key = getattr(error, "full_key", None) or "settings"
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    first, *more = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    if first.endswith(":") and more:  # Hydra names the file, OmegaConf on the next line the mistake
+        first = f"{first} {more[0]}"
     if "Environment variable" in text:
         name = text.split("'")[1]
         return f"{key}: environment variable {name} is not set; set it, or give {key} a value"

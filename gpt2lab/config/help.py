@@ -57,7 +57,7 @@ def _shown_default(field: "Field[Any]") -> str:
     value = field.default.name if isinstance(field.default, Enum) else field.default
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return repr(value) if value == "\n" else str(value)
 
 
 def _meanings() -> dict[tuple[str, str], str]:

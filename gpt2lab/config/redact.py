@@ -47,11 +47,10 @@ def mask(cfg: DictConfig) -> None:
     """Replace secret-looking values where they stand; interpolations are left as they are."""
     for key in list(cfg):
         node = cfg._get_node(key)
-        if isinstance(node, DictConfig):
-            if _children(node):
-                mask(node)
-        elif is_secret(str(key)) and "${" not in str(node):
+        if is_secret(str(key)) and "${" not in str(node):
             cfg[key] = REDACTED
+        elif isinstance(node, DictConfig) and _children(node):
+            mask(node)
 
 
 def _children(node: DictConfig | ListConfig) -> list[tuple[Any, Any]]:
@@ -73,23 +72,23 @@ def _collect(node: DictConfig | ListConfig, secrets: set[str]) -> None:
 def _show(node: DictConfig | ListConfig, secrets: set[str]) -> Any:
     shown: dict[Any, Any] = {}
     for key, child in _children(node):
-        if isinstance(child, DictConfig | ListConfig) and _children(child):
-            shown[key] = _show(child, secrets)
-            continue
         raw = child._value()
         if isinstance(raw, str) and _ENVIRONMENT.search(raw):
             shown[key] = raw
+        elif is_secret(str(key)) and raw is not None:
+            shown[key] = REDACTED  # a number, a list or a mapping as well
+        elif isinstance(child, DictConfig | ListConfig) and _children(child):
+            shown[key] = _show(child, secrets)
         else:
             value = node[key]
             if isinstance(value, DictConfig | ListConfig):
                 value = OmegaConf.to_container(value, resolve=True)
-            shown[key] = _masked(str(key), getattr(value, "name", value), secrets)
+            shown[key] = _masked(getattr(value, "name", value), secrets)
     return list(shown.values()) if isinstance(node, ListConfig) else shown
 
 
-def _masked(key: str, value: Any, secrets: set[str]) -> Any:
-    if value is not None and isinstance(value, str) and is_secret(key):
-        return REDACTED
+def _masked(value: Any, secrets: set[str]) -> Any:
+    """A text without what was read from the environment; anything else as it is."""
     if isinstance(value, str):
         for secret in secrets:
             # Shorter values (a job's number, a user's name) are no secrets and occur everywhere.

@@ -77,9 +77,9 @@ class GPT2Config:
     n_embd: int = ranged(768, ge=1, le=65_536)
     """Width of the residual stream."""
     block_size: int = ranged(1024, ge=1)
-    """Longest context in tokens: rows of the position embedding. The sorting task sets its own."""
-    vocab_size: int = ranged(50257, ge=2)
-    """Token ids the model knows. Set by the data."""
+    """Longest context in tokens: rows of the position embedding. Sort and pairs set their own."""
+    vocab_size: int | None = ranged(50257, ge=2)
+    """Token ids the model knows; null for as many as the data's tokenizer has."""
     dropout: float = ranged(0.1, ge=0, lt=1)
     """Probability of zeroing an activation. Released GPT-2 configs: 0.1; pretraining recipes: 0."""
     bias: bool = True
@@ -93,8 +93,10 @@ class DataConfig:
     """What every kind of data has."""
 
     kind: str = "none"
-    num_workers: int = ranged(0, ge=0)
+    num_workers: int = ranged(0, ge=0, le=256)
     """Loader processes; 0 makes batches in the training process, right where that is cheap."""
+    fingerprint: str | None = None
+    """What the data must be, as receipt.json names it; null: anything, on resume what it was."""
 
 
 @dataclass
@@ -108,6 +110,97 @@ class SortConfig(DataConfig):
     """Digits are 0 .. num_digits - 1."""
     eval_examples: int = ranged(4096, ge=1, le=1_000_000)
     """Held-out inputs that are evaluated: all there are, or a fixed sample of this many."""
+
+
+class Vocabulary(Enum):
+    """What the ids of a text stand for."""
+
+    gpt2 = "gpt2"
+    char = "char"
+
+
+class TextSource(Enum):
+    """Where documents come from."""
+
+    files = "files"
+    hub = "hub"
+    builtin = "builtin"
+
+
+class TextErrors(Enum):
+    """What bytes that are not UTF-8 get."""
+
+    strict = "strict"
+    replace = "replace"
+
+
+@dataclass
+class TextConfig(DataConfig):
+    """Text as a stream of tokens, prepared once in data_dir."""
+
+    kind: str = "text"
+    source: TextSource = TextSource.files
+    """files (data.path or data.url), hub (a Hugging Face dataset), or builtin (Python's docs)."""
+    path: str | None = None
+    """A .txt, .jsonl or .parquet file, also .gz or .zst, a folder or glob; or token files."""
+    url: str | None = None
+    """The text file that is downloaded when path is null."""
+    dataset: str | None = None
+    """Name of a Hugging Face dataset, or a folder that `datasets` can load."""
+    dataset_config: str | None = None
+    """Configuration of the dataset, such as sample-10BT."""
+    dataset_split: str = "train"
+    """Split of the dataset to train on."""
+    val_split: str | None = None
+    """Split of the dataset to evaluate on; null takes val_share of dataset_split."""
+    streaming: bool = False
+    """Read the dataset as it is downloaded, without keeping a copy."""
+    text_field: str = "text"
+    """Field of .jsonl, .parquet and datasets that holds the text."""
+    tokenizer: Vocabulary = Vocabulary.gpt2
+    """gpt2 (byte-pair encoding, 50,257 ids) or char (the characters of the corpus)."""
+    val_share: float = ranged(0.1, gt=0, lt=1)
+    """Share of the documents that is evaluated; of the characters, where there is one document."""
+    errors: TextErrors = TextErrors.strict
+    """Bytes that are not UTF-8: strict refuses them, replace counts them and warns."""
+    num_processes: int | None = ranged(None, ge=1, le=1024)
+    """Processes that tokenize; null for one a processor."""
+    eval_tokens: int | None = ranged(None, ge=1)
+    """Tokens evaluated, from the start of the validation set; null for all of them."""
+    document_mask: bool = False
+    """Attention stays within a document, and positions start anew in each."""
+
+
+class PairsSource(Enum):
+    """Where pairs come from."""
+
+    file = "file"
+    dates = "dates"
+
+
+@dataclass
+class PairsConfig(DataConfig):
+    """Pairs of source and target text; the target alone is trained on."""
+
+    kind: str = "pairs"
+    source: PairsSource = PairsSource.file
+    """file (data.path), or dates (generated: dates in words to ISO form)."""
+    path: str | None = None
+    """A .jsonl file, one {"source": ..., "target": ...} a line; .gz or .zst too."""
+    val_path: str | None = None
+    """Pairs to evaluate on; null takes val_share of path."""
+    separator: str = "\n"
+    """Stands between source and target."""
+    tokenizer: Vocabulary = Vocabulary.gpt2
+    """gpt2 (byte-pair encoding, 50,257 ids) or char (the characters of the pairs)."""
+    context: int = ranged(256, ge=2, le=65_536)
+    """Tokens of a row; a longer pair is refused."""
+    packed: bool = False
+    """Several pairs a row, without attention between them; otherwise one, padded."""
+    val_share: float = ranged(0.1, gt=0, lt=1)
+    """Share of the pairs that is evaluated."""
+    eval_examples: int = ranged(4096, ge=1, le=1_000_000)
+    """Held-out pairs that are evaluated: all there are, or this many."""
 
 
 @dataclass
@@ -182,7 +275,7 @@ class ConstantConfig(ScheduleConfig):
 
 
 SHAPES: dict[str, dict[str, type]] = {
-    "data": {"sort": SortConfig},
+    "data": {"sort": SortConfig, "text": TextConfig, "pairs": PairsConfig},
     "optim": {"adamw": AdamWConfig, "muon": MuonConfig},
     "schedule": {"cosine": CosineConfig, "wsd": WSDConfig, "constant": ConstantConfig},
 }
@@ -207,6 +300,8 @@ class TrainConfig:
     """Name of the run and of its folder; null makes one from the date, the time and a short id."""
     runs_dir: str = "runs"
     """Folder that holds the run folders."""
+    data_dir: str = "data"
+    """Folder that holds prepared corpora."""
     seed: int = ranged(0, ge=0, lt=2**63)
     """Decides the initial weights, the data order and the dropout."""
     resume: str | None = None
@@ -216,7 +311,7 @@ class TrainConfig:
     max_minutes: float | None = ranged(None, gt=0)
     """Wall-clock minutes after which training ends, evaluated and saved; null for no limit."""
     eval_every: int = ranged(100, ge=1)
-    """Steps between evaluations of the whole validation set; the last step is always evaluated."""
+    """Steps between evaluations; the last step is always evaluated."""
     checkpoint_every: int = ranged(500, ge=1)
     """Steps between checkpoints; the last step is always saved."""
     batch_size: int = ranged(64, ge=1, le=2**24)
@@ -230,4 +325,4 @@ class TrainConfig:
     profile: bool = False
     """Write a trace and a table of torch's profiler into the run folder."""
     debug: bool = False
-    """Show a traceback with every error."""
+    """Show where a fault happened, with a traceback; counts on the command line only."""

@@ -1,1 +1,1 @@
-"""Datamodules, and the order in which they give their samples."""
+"""What is trained on, in which order, and the token files that text is read from."""

@@ -7,13 +7,13 @@ targets . . . . 0 1 1 1 2     (2 1 0 1 are ignored: they were given)
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from gpt2lab.batch import Batch, mask_prefix
 from gpt2lab.config import SortConfig
-from gpt2lab.data.order import EVALUATION, StepSampler, step_rng
+from gpt2lab.data.module import StepDataModule
+from gpt2lab.data.order import EVALUATION, splitmix64, step_rng
 from gpt2lab.errors import DataError
 
 Digits = NDArray[np.int64]
@@ -30,10 +30,7 @@ def is_held_out(digits: Digits) -> NDArray[np.bool_]:
     """
     powers = np.full(digits.shape[1], 0x9E3779B97F4A7C15, dtype=np.uint64).cumprod()
     state = (digits.astype(np.uint64) + np.uint64(1)) @ powers
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state % np.uint64(HELD_OUT_SHARE) == 0
+    return splitmix64(state) % np.uint64(HELD_OUT_SHARE) == 0
 
 
 def to_batch(digits: Digits) -> Batch:
@@ -105,33 +102,20 @@ def _sampled_inputs(config: SortConfig) -> Digits:
     return np.stack(list(found.values())[: config.eval_examples])
 
 
-class SortDataModule(LightningDataModule):
+class SortDataModule(StepDataModule):
     """Whole steps to train on; every distinct held-out input, or a fixed sample, to evaluate."""
 
     def __init__(self, config: SortConfig, *, seed: int, batch_size: int) -> None:
-        super().__init__()
+        train = SortTrain(config, seed, batch_size)
+        super().__init__(train, batch_size * (2 * config.length - 1), config.num_workers)
         self.config = config
-        self.train = SortTrain(config, seed, batch_size)
         self.held_out = held_out_inputs(config)
-        self.start_step = 0
-        self.tokens_per_step = batch_size * (2 * config.length - 1)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        workers = self.config.num_workers
-        return DataLoader(
-            self.train,
-            batch_size=None,
-            sampler=StepSampler(self.start_step),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         rows = np.array_split(self.held_out, range(EVAL_BATCH, len(self.held_out), EVAL_BATCH))
         return DataLoader([to_batch(digits) for digits in rows], batch_size=None)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
-        """Names the examples: two runs with equal fingerprints see the same data."""
         return f"sort-{self.config.length}x{self.config.num_digits}"
 
     def decode(self, token_ids: list[int]) -> str:

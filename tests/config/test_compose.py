@@ -19,21 +19,54 @@ def problems(*overrides: str) -> list[str]:
     return list(error.value.problems)
 
 
+SHAPED = ("optim", "schedule")
+
+# What an option cannot go without.
+NEEDED = {"data=pairs": ["data.path=pairs.jsonl"], "data=text": ["data.path=a.txt"]}
+
+
 @pytest.mark.parametrize(
     "choice", [f"{group}={option}" for group, options in groups().items() for option in options]
 )
 def test_every_option_composes(choice):
-    settings_from("train", [choice])
+    settings_from("train", [choice, *NEEDED.get(choice, [])])
+
+
+@pytest.mark.parametrize(("model", "data"), list(product(groups()["model"], groups()["data"])))
+def test_every_model_composes_with_every_data(model, data):
+    overrides = [f"model={model}", f"data={data}", *NEEDED.get(f"data={data}", [])]
+    assert settings_from("train", overrides).settings.model.n_embd > 0
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "optim", "schedule"),
-    list(product(*(groups()[g] for g in ("model", "data", "optim", "schedule")))),
+    ("experiment", "optim", "schedule"),
+    list(product(["nano_sort", "shakespeare_char_cpu"], *(groups()[g] for g in SHAPED))),
 )
-def test_the_groups_compose_with_each_other(model, data, optim, schedule):
-    overrides = [f"model={model}", f"data={data}", f"optim={optim}", f"schedule={schedule}"]
+def test_an_experiment_composes_with_another_optimizer_and_schedule(experiment, optim, schedule):
+    overrides = [f"experiment={experiment}", f"optim={optim}", f"schedule={schedule}"]
     settings = settings_from("train", overrides).settings
     assert (settings.optim.kind, settings.schedule.kind) == (optim, schedule)
+
+
+def test_running_text_leaves_the_vocabulary_to_the_tokenizer():
+    settings = settings_from("train", ["model=char", "data=builtin"]).settings
+    assert (settings.model.block_size, settings.model.vocab_size) == (64, None)
+    assert settings.stop_at is None
+    assert problems("data=text") == [
+        "data.path: is null; give a text file, a folder or a glob",
+    ]
+    assert problems("data=text", "data.source=hub") == [
+        "data.dataset: is null; give the name of a Hugging Face dataset"
+    ]
+    assert problems("data=builtin", "data.path=a.txt")[0].startswith("data.path: a.txt is not read")
+    (line,) = problems("data=text", "data.path=a.txt", "data.dataset=x")
+    assert line.endswith("leave it out, or add data.source=hub")
+
+
+def test_pairs_set_the_context_and_leave_the_vocabulary_to_the_tokenizer():
+    settings = settings_from("train", ["model=nano", "data=dates", "data.context=80"]).settings
+    assert (settings.model.block_size, settings.model.vocab_size) == (80, None)
+    assert problems("data=pairs") == ["data.path: is null; give a .jsonl file of pairs"]
 
 
 def test_train_yaml_says_what_the_dataclass_says():
@@ -88,6 +121,7 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["a", ">=", "1.0"], ["a: cannot be", ">=: cannot be", "1.0: cannot be"]),
         (["name=${oc.env:GPT2LAB_NOT_SET}"], ["name: environment variable GPT2LAB_NOT_SET is not"]),
         (["runs_dir="], ["runs_dir: is empty; give a value"]),
+        (["data_dir="], ["data_dir: is empty; give a value"]),
         (["resume="], ["resume: is empty; give a value"]),
         ([f"name={'a' * 201}"], ["name: 'aaa"]),
         (["batch_size=1000000000000"], ["batch_size: 1000000000000 is out of range"]),
@@ -97,6 +131,7 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["~data"], ["data: cannot be left out; choose one of"]),
         (["trainer.max_steps=5"], ["trainer.max_steps: is not set there; use max_steps"]),
         (["+trainer.devices=2"], ["trainer.devices: is not set there; leave it out"]),
+        (["+trainer.barebones=1"], ["trainer.barebones: is not set there; leave it out, gpt2lab"]),
         (["trainer.foo=5"], ["trainer.foo: is not set in conf; add it as +trainer.foo="]),
         (
             ["model=gpt5", "model.n_layr=2", "batch_size=0"],
@@ -130,6 +165,11 @@ def test_options_of_a_folder_of_ones_own(tmp_path):
         ConfigError, match="no option 'my'; choose one of char, large, medium, mine"
     ):
         settings_from("train", ["model=my"], [str(tmp_path)])
+    (tmp_path / "model" / "bad.yaml").write_text("n_layr: 5\n")
+    with pytest.raises(
+        ConfigError, match=r"In 'model/bad': .*Key 'n_layr' not in 'GPT2Config'; see"
+    ):
+        settings_from("train", ["model=bad"], [str(tmp_path)])
     with pytest.raises(ConfigError, match="is not a folder"):
         settings_from("train", [], [str(tmp_path / "nowhere")])
 

@@ -39,9 +39,16 @@ def test_parsing_undoes_plain():
     assert parse(plain(config)) == config
 
 
+DATES = {"kind": "pairs", "source": "dates"}
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
+        ({"data": {"kind": "pairs"}}, "data.path: is null; give a .jsonl file of pairs"),
+        ({"data": {**DATES, "path": "a"}}, "data.path: a is not read by data.source=dates"),
+        ({"data": {**DATES, "context": 1025}}, "model.block_size: 1024 tokens are fewer than"),
+        ({"data": {**DATES, "val_share": 1}}, "data.val_share: 1.0 is out of range"),
         ({"seed": -1}, "seed: -1 is out of range; choose 0 <= seed"),
         ({"batch_size": 0}, "batch_size: 0 is out of range; choose 1 <= batch_size"),
         (
@@ -66,6 +73,7 @@ def test_parsing_undoes_plain():
         ({"stop_at": "val/los:1"}, "stop_at: 'val/los:1' is not <metric>:<number>"),
         ({"stop_at": "val/loss:nan"}, "stop_at: nan is never reached by val/loss"),
         ({"stop_at": "val/exact_match:2"}, "stop_at: 2 is never reached by val/exact_match"),
+        ({"stop_at": "val/bits_per_byte:1"}, "stop_at: val/bits_per_byte is not measured on"),
         ({"stop_at": "val/loss"}, "stop_at: 'val/loss' is not <metric>:<number>"),
         ({"name": "../up"}, "name: '../up' cannot be a folder's name"),
         ({"name": "lr=3"}, "name: 'lr=3' cannot be a folder's name"),

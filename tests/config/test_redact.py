@@ -21,12 +21,21 @@ def _canary(monkeypatch):
         f"+logger.wandb.api_key={CANARY}",
         f"+logger.wandb.settings.token={CANARY}",
         f"+logger.wandb.WANDB_API_KEY={CANARY}",
+        f"+logger.wandb.token=[{CANARY}]",
+        f"+logger.wandb.secret={{inner: {CANARY}}}",
     ],
 )
 def test_a_secret_is_used_but_not_shown(override):
     composed = settings_from("train", ["logger=wandb", override])
     assert CANARY in str(composed.settings.logger)
     assert CANARY not in str(composed.printable)
+
+
+def test_a_secret_may_be_a_number():
+    assert printable(OmegaConf.create({"password": 1234, "seed": 1})) == {
+        "password": "<redacted>",
+        "seed": 1,
+    }
 
 
 def test_a_secret_that_comes_by_way_of_another_key_is_masked():

@@ -1,0 +1,149 @@
+"""Pairs of source and target text: read from a file, and divided into training and evaluation."""
+
+import io
+import json
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from gpt2lab.config import PairsConfig, PairsSource
+from gpt2lab.data import dates
+from gpt2lab.errors import DataError
+
+
+class Pair(NamedTuple):
+    """What is given, what is to be answered, and the line that says so, counted from 1."""
+
+    source: str
+    target: str
+    line: int
+
+
+class Pairs(NamedTuple):
+    """Pairs and the file that they come from, for messages."""
+
+    origin: str
+    pairs: list[Pair]
+
+
+def load_pairs(config: PairsConfig) -> tuple[Pairs, Pairs]:
+    """The pairs to train on, and those to evaluate on: at most eval_examples of them.
+
+    Raises:
+        DataError: if a file or one of its lines is not what it should be, or either part is empty.
+    """
+    if config.source is PairsSource.dates:
+        generated = [Pair(*pair, line) for line, pair in enumerate(dates.pairs(), 1)]
+        every = Pairs("data.source=dates", generated)
+    elif config.path is None:
+        raise DataError("data.path: is null; give a .jsonl file of pairs")
+    else:
+        every = read_pairs(Path(config.path))
+    if config.val_path is not None:
+        held_out = read_pairs(Path(config.val_path))
+        return every, Pairs(held_out.origin, sample(held_out.pairs, config.eval_examples))
+    train, held_out_pairs = split(every.pairs, config.val_share)
+    if not train or not held_out_pairs:
+        raise DataError(
+            f"{every.origin}: data.val_share={config.val_share} leaves {len(train)} pairs to train "
+            f"on and {len(held_out_pairs)} to evaluate; choose another share, give more pairs, or "
+            "name a file to evaluate on as data.val_path"
+        )
+    return Pairs(every.origin, train), Pairs(
+        every.origin, sample(held_out_pairs, config.eval_examples)
+    )
+
+
+def read_pairs(path: Path) -> Pairs:
+    """The pairs of a .jsonl file, one {"source": ..., "target": ...} a line; .gz and .zst too.
+
+    Raises:
+        DataError: naming the line, and the byte where bytes are no text.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; check data.path and data.val_path")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: is no ordinary file; name a .jsonl file")
+    if path.is_dir():
+        raise DataError(f"{path}: is a directory; name a .jsonl file in it")
+    pairs, offset = [], 0
+    try:
+        with _open(path) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    pairs.append(Pair(*_fields(line, f"{path}:{number}", offset), number))
+                offset += len(line)
+    except OSError as error:
+        what = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({what}); make or fetch it anew") from error
+    if not pairs:
+        raise DataError(f'{path}: is empty; write one {{"source": ..., "target": ...}} a line')
+    return Pairs(str(path), pairs)
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file's bytes, unpacked."""
+    if path.suffix not in (".gz", ".zst"):
+        return path.open("rb")
+    import pyarrow  # here, because a plain file needs no such help
+
+    # pyarrow finds the compression by the file's name; its own streams know no lines.
+    return io.BufferedReader(pyarrow.input_stream(str(path)))
+
+
+def _fields(line: bytes, place: str, offset: int) -> tuple[str, str]:
+    """Source and target of one line, which starts at this byte of the text."""
+    try:
+        content = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{place}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f'{place}: is not JSON ({error}); write one {{"source": ..., "target": ...}} a line'
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f'{place}: is no JSON object; write {{"source": ..., "target": ...}}')
+    for name in ("source", "target"):
+        if name not in content:
+            found = ", ".join(content) or "none"
+            raise DataError(f"{place}: has no field {name} (its fields: {found}); add it")
+        if not isinstance(content[name], str):
+            kind = type(content[name]).__name__
+            raise DataError(f"{place}: {name} is {kind}, not text; write it in quotes")
+        try:
+            content[name].encode()
+        except UnicodeEncodeError as error:
+            half = f"U+{ord(content[name][error.start]):04X}"
+            raise DataError(
+                f"{place}: {name} holds {half}, half of a surrogate pair; write the whole character"
+            ) from error
+    return content["source"], content["target"]
+
+
+def _hash(pair: Pair) -> int:
+    """64 bits that depend on the pair's text alone, on every machine."""
+    text = f"{pair.source}\0{pair.target}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest())
+
+
+def split(pairs: list[Pair], val_share: float) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs held out, each in the order given.
+
+    A pair's text alone decides where it goes: equal pairs go together, and adding pairs moves none.
+    """
+    train: list[Pair] = []
+    held_out: list[Pair] = []
+    for pair in pairs:
+        (held_out if _hash(pair) < val_share * 2**64 else train).append(pair)
+    return train, held_out
+
+
+def sample(pairs: list[Pair], count: int) -> list[Pair]:
+    """All pairs, or the `count` of smallest hash, in the order given."""
+    if len(pairs) <= count:
+        return pairs
+    smallest = sorted(range(len(pairs)), key=lambda i: (_hash(pairs[i]), i))[:count]
+    return [pairs[i] for i in sorted(smallest)]

@@ -1,0 +1,106 @@
+"""What the model itself says: answers to held-out questions, continuations of held-out text."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from gpt2lab.generation import generate
+
+TEMPERATURE = 0.8
+SECTION = "## step "
+
+
+class Samples(Callback):
+    """After every evaluation, a few answers or continuations in samples.md.
+
+    Args:
+        examples: held-out questions that are answered.
+        prompts: beginnings of held-out text that are continued.
+        new_tokens: length of a continuation.
+    """
+
+    def __init__(
+        self, path: str, examples: int = 8, prompts: int = 3, new_tokens: int = 128
+    ) -> None:
+        self.path = Path(path)
+        self.examples = examples
+        self.prompts = prompts
+        self.new_tokens = new_tokens
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path.exists():  # a resumed run: what it will write again is dropped
+            # At the start of a line only: an answer may say the same.
+            title, *sections = re.split(f"^{SECTION}", self.path.read_text("utf-8"), flags=re.M)
+            kept = [s for s in sections if int(s.split()[0]) <= trainer.global_step]
+            self.path.write_text(SECTION.join([title, *kept]), "utf-8")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        data, step = trainer.datamodule, trainer.global_step  # type: ignore[attr-defined]
+        if data.has_answers:
+            text = answers_table(answers(pl_module, data, self.examples))
+        else:
+            going_on = continuations(pl_module, data, self.prompts, self.new_tokens, seed=step)
+            text = "".join(quoted(given, more) for given, more in going_on)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{SECTION}{step}\n\n{text}\n")
+
+
+def answers_table(rows: list[tuple[str, str, str]]) -> str:
+    """A Markdown table of questions, answers and right answers."""
+    text = "| input | GPT-2's answer | right answer | |\n|---|---|---|---|\n"
+    for row in rows:
+        given, answer, right = map(_cell, row)
+        text += f"| {given} | {answer} | {right} | {'yes' if row[1] == row[2] else 'no'} |\n"
+    return text
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end its cell of a Markdown table."""
+    escaped = text.strip().replace("\\", "\\\\").replace("|", "\\|")
+    return "<br>".join(escaped.splitlines())
+
+
+def quoted(given: str, more: str) -> str:
+    """A prompt and its continuation as two indented blocks, which no text can end."""
+    blocks = ("\n".join(f"    {line}" for line in text.splitlines()) for text in (given, more))
+    return "Given:\n\n{}\n\nGPT-2 goes on:\n\n{}\n\n".format(*blocks)
+
+
+def answers(module: Any, data: Any, examples: int) -> list[tuple[str, str, str]]:
+    """Input, GPT-2's answer and the right answer of a few held-out examples, as text.
+
+    `data.questions` gives prompts and right answers, each a row of ids of its own length; GPT-2's
+    answer has as many tokens as the right one, which is enough to tell whether they are equal.
+    """
+    prompts, wanted = data.questions(examples)
+    found = said(module, prompts, max(map(len, wanted)))
+    return [
+        tuple(data.decode(ids.tolist()) for ids in (prompt, answer[: len(right)], right))
+        for prompt, answer, right in zip(prompts, found, wanted, strict=True)
+    ]
+
+
+def continuations(
+    module: Any, data: Any, prompts: int, new_tokens: int, seed: int
+) -> list[tuple[str, str]]:
+    """Beginnings of held-out text, and how GPT-2 goes on from them, drawn at random."""
+    given = data.prompts(prompts)
+    more = said(module, given, new_tokens, temperature=TEMPERATURE, seed=seed)
+    return [
+        (data.decode(a.tolist()), data.decode(b.tolist())) for a, b in zip(given, more, strict=True)
+    ]
+
+
+def said(module: Any, prompts: list[Tensor], new_tokens: int, **sampling: Any) -> list[Tensor]:
+    """New ids for each prompt, from the model as it is evaluated."""
+    training = module.training
+    module.eval()
+    # The same number format as in the evaluation, so that the two agree.
+    with module.trainer.precision_plugin.forward_context():
+        given = [prompt.to(module.device) for prompt in prompts]
+        found = generate(module.model, given, new_tokens, **sampling)
+    module.train(training)
+    return [ids.cpu() for ids in found]
