@@ -15,6 +15,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     # Here, because it takes a while and only this needs it; the Agg canvas needs no screen.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     exact_match = _points(rows, "val/exact_match")
     has_exact_match = bool(exact_match[0])
@@ -26,6 +27,11 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     axes[0].set_ylabel("loss (nats per token)")
     if max(_points(rows, "train/loss")[1], default=0) > 0:
         axes[0].set_yscale("log")
+        # 2 and 0.003, where a logarithmic axis would write powers of ten.
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter(
+            LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1))
+        )
     axes[0].legend()
     if has_exact_match:
         axes[1].plot(*exact_match, color="tab:green", marker=".", label="val/exact_match")

@@ -8,7 +8,7 @@ import codecs
 import glob
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,10 +66,10 @@ def local_files(path: str) -> list[Path]:
             raise DataError(f"{path}: is of an unknown kind; give {KNOWN}")
         files = [root]
     elif root.is_dir():
-        files = sorted(p for p in root.rglob("*") if p.is_file() and kind_of(p))
+        files = once(p for p in root.rglob("*") if p.is_file() and kind_of(p))
     elif glob.has_magic(path):
         found = map(Path, glob.glob(str(root), recursive=True))  # noqa: PTH207 (it takes a whole path)
-        files = sorted(p for p in found if p.is_file() and kind_of(p))
+        files = once(p for p in found if p.is_file() and kind_of(p))
     else:
         raise DataError(f"{path}: does not exist; set data.path to a file, a folder or a glob")
     if not files:
@@ -77,6 +77,12 @@ def local_files(path: str) -> list[Path]:
     if not any(file.stat().st_size for file in files):
         raise DataError(f"{path}: is empty; give text to train on")
     return files
+
+
+def once(paths: Iterable[Path]) -> list[Path]:
+    """Each file once, sorted by name, though links lead to it in several ways."""
+    by_file = {path.resolve(): path for path in sorted(paths, reverse=True)}
+    return sorted(by_file.values())
 
 
 @dataclass

@@ -163,7 +163,7 @@ class HubSource:
         column = self.config.text_field
         row = 0
         self.position = len(self._load(train)) if val and self.total is not None else 0
-        for batch in self._load(name).iter(HUB_ROWS):
+        for batch in _told(self.title, self._load(name).iter(HUB_ROWS)):
             if column not in batch:
                 raise _no_column(self.title, column, batch)
             for text in batch[column]:
@@ -192,6 +192,16 @@ class HubSource:
         if split not in self._loaded:
             self._loaded[split] = _load_split(self.config, split)
         return self._loaded[split]
+
+
+def _told(title: str, batches: Iterator[Any]) -> Iterator[Any]:
+    """What `datasets` complains of while it reads is an error of ours."""
+    try:
+        yield from batches
+    # Errors of many libraries, as in _load_split.
+    except Exception as error:
+        what = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"{title}: cannot be read: {what}; see whether it is whole") from error
 
 
 def name_and_revision(config: TextConfig) -> tuple[str, str | None]:

@@ -94,7 +94,7 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int | None) -> None:
     if vocab_size not in (None, tokenizer.vocab_size):
         raise ConfigError(
             f"model.vocab_size: is {vocab_size}, the data's tokenizer has "
-            f"{tokenizer.vocab_size} ids; leave it out"
+            f"{tokenizer.vocab_size} ids; set it to null"
         )
 
 

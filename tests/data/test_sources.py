@@ -345,3 +345,11 @@ def test_only_what_decides_the_ids_counts(tmp_path, monkeypatch):
     assert plain == deciding(TextConfig(path=absolute, num_processes=3, eval_tokens=9))
     assert plain != deciding(TextConfig(path="a.txt", val_share=0.2))
     assert plain != deciding(TextConfig(path="b.txt"))
+
+
+def test_a_file_that_links_lead_to_twice_is_read_once(tmp_path):
+    (tmp_path / "a.txt").write_text("some text")
+    (tmp_path / "self").symlink_to(".")
+    (tmp_path / "b.txt").symlink_to("a.txt")
+    for path in (tmp_path, tmp_path / "**" / "*.txt"):
+        assert local_files(str(path)) == [tmp_path / "a.txt"]
