@@ -58,7 +58,8 @@ def multirun(flags: argparse.Namespace) -> int:
     """Every combination of comma-separated values, each a run `<name>-<job>` of its own."""
     from gpt2lab.config.multirun import launch
 
-    return max(launch("train", flags.overrides, flags.config_dir, job), default=0)
+    codes = launch("train", flags.overrides, flags.config_dir, job, before=prepare_text)
+    return max(codes, default=0)
 
 
 def job(cfg: DictConfig) -> int:

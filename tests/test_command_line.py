@@ -150,6 +150,14 @@ def test_a_multirun_with_a_mistake_starts_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_multirun_on_text_that_is_not_there_starts_nothing(tmp_path):
+    text = ["model=nano", "data=text", "data.path=nowhere.txt"]
+    refused = start("-m", *text, "name=grid", "seed=0,1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: nowhere.txt: does not exist; ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_multirun_does_not_resume(tmp_path):
     refused = start("-m", *QUICK, "name=grid", "resume=last", "seed=0,1", cwd=tmp_path)
     assert refused.returncode == 2

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, flag_override
 from gpt2lab.config.compose import parse_overrides, register_schemas, settings_from
 from gpt2lab.config.conf_dir import conf_dir
 from gpt2lab.config.redact import is_secret, mask
-from gpt2lab.errors import ConfigError
+from gpt2lab.config.settings import TrainConfig
+from gpt2lab.errors import ConfigError, Gpt2labError
 
 # Composing takes a twentieth of a second; larger grids are checked as each job begins.
 CHECKED_JOBS = 200
@@ -24,9 +25,12 @@ def launch(
     overrides: Sequence[str],
     config_dirs: Sequence[str],
     job: Callable[[DictConfig], int],
+    before: Callable[[TrainConfig], None] = lambda settings: None,
 ) -> list[int]:
     """Run a job for each combination through Hydra's sweeper and launcher; their exit codes.
 
+    Args:
+        before: looks at, or prepares, what a job needs; called with the settings of each.
     Raises:
         ConfigError: one line for each combination that cannot be, before any has begun.
     """
@@ -40,7 +44,7 @@ def launch(
         )
     if "name" not in keys:
         overrides.append(f"name={new_name()}")
-    check(config_name, overrides, config_dirs)
+    check(config_name, overrides, config_dirs, before)
     overrides = [hidden(override, i) for i, override in enumerate(overrides)]
     search_path = [f"hydra.searchpath=[{','.join(config_dirs)}]"] if config_dirs else []
     register_schemas()
@@ -77,8 +81,13 @@ def guarded(job: Callable[[DictConfig], int]) -> Callable[[DictConfig], int]:
     return run
 
 
-def check(config_name: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Compose every combination of a grid.
+def check(
+    config_name: str,
+    overrides: Sequence[str],
+    config_dirs: Sequence[str],
+    before: Callable[[TrainConfig], None],
+) -> None:
+    """Compose every combination of a grid, and see to what each needs.
 
     Raises:
         ConfigError: with each problem once.
@@ -99,8 +108,8 @@ def check(config_name: str, overrides: Sequence[str], config_dirs: Sequence[str]
     found: dict[str, None] = {}
     for combination in islice(product(*choices), CHECKED_JOBS):
         try:
-            settings_from(config_name, combination, config_dirs)
-        except ConfigError as error:
+            before(settings_from(config_name, combination, config_dirs).settings)
+        except Gpt2labError as error:
             found |= dict.fromkeys(error.problems)
     if found:
         raise ConfigError(*found)
