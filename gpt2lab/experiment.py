@@ -229,8 +229,7 @@ def build_data(settings: TrainConfig) -> StepDataModule:
     order = {"seed": settings.seed, "batch_size": settings.batch_size}
     data: StepDataModule
     if isinstance(config, TextConfig):
-        needs = Needs(settings.model.block_size, settings.model.vocab_size)
-        corpus = open_corpus(prepare(config, Path(settings.data_dir), needs))
+        corpus = open_corpus(prepare(config, Path(settings.data_dir), Needs.of(settings)))
         data = TextDataModule(config, corpus, block_size=settings.model.block_size, **order)
     elif isinstance(config, PairsConfig):
         data = PairsDataModule(config, **order)

@@ -37,15 +37,16 @@ def prepare_text(settings: TrainConfig) -> None:
         return
     from gpt2lab.data.prepare import Needs, prepare
     from gpt2lab.data.tokens import open_corpus
-    from gpt2lab.run_folder import check_writable
+    from gpt2lab.run_folder import check_free, check_writable
 
     check_writable(Path(settings.runs_dir))
+    if settings.name is not None and settings.resume is None:
+        check_free(Path(settings.runs_dir) / settings.name)
     if settings.trainer.get("accelerator") in ("gpu", "cuda"):
         from gpt2lab.experiment import choose_precision
 
         choose_precision(settings)  # a GPU that is not there is found out before text is read
-    needs = Needs(settings.model.block_size, settings.model.vocab_size)
-    open_corpus(prepare(settings.data, Path(settings.data_dir), needs))
+    open_corpus(prepare(settings.data, Path(settings.data_dir), Needs.of(settings)))
 
 
 def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:

@@ -91,6 +91,13 @@ def test_a_resume_with_another_tokenizer_is_refused(train):
         train("name=a", "resume=last", "max_steps=6", "data.tokenizer=gpt2")
 
 
+def test_a_tokenizer_of_another_size_is_named_too(train, text, tmp_path):
+    train("name=a")
+    where = [f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", "name=a"]
+    with pytest.raises(DataError, match=r"its tokenizer is char-\w+, the data's is gpt2-"):
+        fit([*where, "resume=last", "max_steps=6", "data.tokenizer=gpt2"])
+
+
 def test_data_that_is_not_what_it_must_be_is_refused(train, tmp_path):
     with pytest.raises(DataError, match=r"data\.fingerprint: the data is text-.*, not text-nope"):
         train("data.fingerprint=text-nope")

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config.settings import TextConfig, TextSource, Vocabulary
+from gpt2lab.config.settings import TextConfig, TextSource, TrainConfig, Vocabulary
 from gpt2lab.data import batches as batching
 from gpt2lab.data.batches import TRAIN, VAL, batches
 from gpt2lab.data.encode import Encoder, encoded
@@ -51,6 +51,12 @@ class Needs:
     block_size: int = 0
     """Positions of a window, which reads one token more; 0 for whatever there is."""
     vocab_size: int | None = None
+
+    @classmethod
+    def of(cls, settings: TrainConfig) -> "Needs":
+        # A checkpoint's vocabulary is compared later, by the names of both tokenizers.
+        vocab_size = settings.model.vocab_size if settings.resume is None else None
+        return cls(settings.model.block_size, vocab_size)
 
 
 def prepare(config: TextConfig, data_dir: Path, needs: Needs = Needs()) -> Path:
