@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from omegaconf import OmegaConf
 
-from gpt2lab.errors import ConfigError, Gpt2labError
+from gpt2lab.errors import ConfigError, Gpt2labError, RunError
 
 BAD_INPUT = 2
 FAULT = 1
@@ -43,6 +43,10 @@ def exit_code(action: Callable[[], int]) -> int:
         # The reader of our output has left; Python would complain once more while closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
+    except RunError as error:
+        problems, code = [str(error)], FAULT
+        if debug:
+            traceback.print_exc()
     except Exception as error:
         what = " ".join(str(error).split()) or "stopped"
         problems = [f"{type(error).__name__}: {what}; add debug=true to see where"]

@@ -1,4 +1,4 @@
-"""The three errors a user can cause, each saying what to do about it."""
+"""The errors of ours: three that a user can cause, and one that may meet a running training."""
 
 
 class Gpt2labError(Exception):
@@ -22,3 +22,10 @@ class DataError(Gpt2labError):
 
 class CheckpointError(Gpt2labError):
     """A checkpoint that is missing, damaged or of another model."""
+
+
+class RunError(Exception):
+    """A fault after the first step, such as a full disk: exit code 1, and one line without a type.
+
+    The line reads `<key or file>: <what>; <what to do>`, as a user's own errors do.
+    """

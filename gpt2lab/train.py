@@ -50,7 +50,7 @@ def prepare_text(settings: TrainConfig) -> None:
 
 
 def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
-    from gpt2lab.experiment import saved_settings
+    from gpt2lab.resume import saved_settings
 
     return saved_settings(settings)
 

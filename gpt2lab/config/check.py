@@ -190,6 +190,12 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
             f"micro_batch_size: {micro} on 1 device does not divide "
             f"batch_size={config.batch_size}; choose a divisor, so that every micro-batch is whole"
         )
+    kept = config.checkpoint_keep_every
+    if kept and kept % config.checkpoint_every:
+        yield (
+            f"checkpoint_keep_every: {kept} is not a multiple of "
+            f"checkpoint_every={config.checkpoint_every}; choose one, or leave it out"
+        )
 
 
 def run_problems(config: TrainConfig) -> Iterator[str]:

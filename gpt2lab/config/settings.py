@@ -314,12 +314,20 @@ class TrainConfig:
     """Steps between evaluations; the last step is always evaluated."""
     checkpoint_every: int = ranged(500, ge=1)
     """Steps between checkpoints; the last step is always saved."""
+    checkpoint_keep: int = ranged(2, ge=1)
+    """Newest checkpoints kept, besides the best: 2, so that a damaged one has a predecessor."""
+    checkpoint_keep_every: int | None = ranged(None, ge=1)
+    """Steps between checkpoints that are kept for good, a multiple of checkpoint_every."""
     batch_size: int = ranged(64, ge=1, le=2**24)
     """Sequences in one optimizer step, over all micro-batches."""
     micro_batch_size: int | None = ranged(None, ge=1)
     """Sequences the device holds at once; must divide batch_size. Null for the whole batch."""
     precision: Precision = Precision.auto
     """auto takes bf16 where the processor or GPU has it, else fp32."""
+    skip_nonfinite: int = ranged(0, ge=0)
+    """Steps whose loss or gradient is NaN or infinite that are left out before training ends."""
+    allow_nonfinite: str | None = None
+    """The tensor of a checkpoint that may hold NaN or infinity, as the refusal names it."""
     stop_at: str | None = None
     """A target at which training ends, such as val/loss:1.5; null for none."""
     profile: bool = False
