@@ -109,7 +109,7 @@ def test_a_preset_is_text_that_leaves_the_vocabulary_to_its_tokenizer(name):
 
 def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(tmp_path, corpus):
     (tmp_path / "sitecustomize.py").write_text(
-        "import time\nfrom gpt2lab.data import partial\n"
+        "import time\nfrom gpt2lab.data.prepare import partial\n"
         "def slow(*arguments):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "partial.Writer.add = slow\n"
     )

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.config import TextConfig
-from gpt2lab.data import builtin
-from gpt2lab.data.prepare import prepare
+from gpt2lab.data.prepare import builtin, prepare
 from gpt2lab.errors import ConfigError
 from gpt2lab.tokenizer import gpt2_tokenizer
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from gpt2lab.data.files import Document, chunks_of
-from gpt2lab.data.sources import Source
+from gpt2lab.data.prepare.files import Document, chunks_of
+from gpt2lab.data.prepare.sources import Source
 from gpt2lab.errors import DataError
 
 BATCH_CHARS = 2**20  # as many MB at least, four times as many where a text holds emoji

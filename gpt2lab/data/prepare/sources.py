@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt2lab.config.settings import TextConfig, TextSource
-from gpt2lab.data import builtin
-from gpt2lab.data.files import KNOWN, Document, FileReader, kind_of, local_files
+from gpt2lab.data.prepare import builtin
+from gpt2lab.data.prepare.files import KNOWN, Document, FileReader, kind_of, local_files
 from gpt2lab.errors import DataError
 
 HUB_ROWS = 1000

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2lab.data.batches import TRAIN, VAL, TextBatch, is_val
+from gpt2lab.data.prepare.batches import TRAIN, VAL, TextBatch, is_val
 from gpt2lab.tokenizer import Tokenizer, from_plain
 
 FEW_BATCHES = 8

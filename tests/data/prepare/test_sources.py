@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from gpt2lab.config import TextConfig, TextSource
-from gpt2lab.data import builtin, files
-from gpt2lab.data.files import FileReader, LongText, chunks_of, local_files
-from gpt2lab.data.sources import HubSource, deciding, download, open_source, stem
+from gpt2lab.data.prepare import builtin, files
+from gpt2lab.data.prepare.files import FileReader, LongText, chunks_of, local_files
+from gpt2lab.data.prepare.sources import HubSource, deciding, download, open_source, stem
 from gpt2lab.errors import DataError
 
 DOCUMENTS = ["First line.\r\nSecond ü🤗 line.", "<|endoftext|> is plain here", " \n"]

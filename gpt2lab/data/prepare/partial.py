@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpt2lab.data.batches import TRAIN, VAL
-from gpt2lab.data.encode import Part
+from gpt2lab.data.prepare.batches import TRAIN, VAL
+from gpt2lab.data.prepare.encode import Part
 from gpt2lab.durable import sync_folder, write_json
 from gpt2lab.errors import DataError
 

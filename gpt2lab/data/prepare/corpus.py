@@ -18,13 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.config.settings import TextConfig, TextSource, TrainConfig, Vocabulary
-from gpt2lab.data import batches as batching
-from gpt2lab.data.batches import TRAIN, VAL, batches
-from gpt2lab.data.encode import Encoder, encoded
-from gpt2lab.data.files import chunks_of, local_files
-from gpt2lab.data.partial import DiskError, Writer, locked, publish, read_journal, write_whole
-from gpt2lab.data.progress import Progress, say
-from gpt2lab.data.sources import Source, dataset_files, deciding, open_source, stem
+from gpt2lab.data.prepare import batches as batching
+from gpt2lab.data.prepare.batches import TRAIN, VAL, batches
+from gpt2lab.data.prepare.encode import Encoder, encoded
+from gpt2lab.data.prepare.files import chunks_of, local_files
+from gpt2lab.data.prepare.partial import (
+    DiskError,
+    Writer,
+    locked,
+    publish,
+    read_journal,
+    write_whole,
+)
+from gpt2lab.data.prepare.progress import Progress, say
+from gpt2lab.data.prepare.sources import Source, dataset_files, deciding, open_source, stem
 from gpt2lab.data.tokens import (
     FORMAT,
     MANIFEST,
