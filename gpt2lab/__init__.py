@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gpt2lab.experiment import fit as fit
     from gpt2lab.model import GPT2 as GPT2
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {"GPT2": "gpt2lab.model", "GPT2Config": "gpt2lab.config", "fit": "gpt2lab.experiment"}
 __all__ = ["GPT2", "GPT2Config", "__version__", "fit"]

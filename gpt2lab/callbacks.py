@@ -2,8 +2,9 @@
 
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -12,8 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from gpt2lab import ranks
 from gpt2lab.config import HIGHER_IS_BETTER, parse_stop_at
 from gpt2lab.curves import draw_curves
+from gpt2lab.errors import RunError
+from gpt2lab.guard import Guard
+from gpt2lab.signals import Listener
 
 
 class Throughput(Callback):
@@ -127,7 +132,7 @@ class Curves(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
             logger.save()
-        draw_curves(self.metrics, self.picture)
+        Guard(self.picture.name)(draw_curves, self.metrics, self.picture)
 
 
 class Profile(Callback):
@@ -147,7 +152,7 @@ class Profile(Callback):
         wait = min(5, steps - active - warmup)
         self.profiler = torch.profiler.profile(
             schedule=torch.profiler.schedule(wait=wait, warmup=warmup, active=active, repeat=1),
-            on_trace_ready=self._write,
+            on_trace_ready=partial(Guard(self.folder.name), self._write),
         )
         self.profiler.start()
 
@@ -175,35 +180,81 @@ class Profile(Callback):
 
 
 class Stop(Callback):
-    """Ends training between steps, evaluated and saved, and remembers why."""
+    """Ends training between steps, and remembers why.
 
-    def __init__(self, *, max_steps: int, max_minutes: float | None, stop_at: str | None) -> None:
+    At a limit or a target the step is evaluated and saved; at a signal saved, and evaluated only
+    where it would have been anyway, as long as the sender may be kept waiting.
+
+    Args:
+        save: writes the state as it is to the disk, unless it is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_steps: int,
+        max_minutes: float | None,
+        stop_at: str | None,
+        listener: Listener,
+        save: Callable[[Trainer], None],
+    ) -> None:
         self.max_steps = max_steps
         self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
         self.max_minutes = max_minutes
         self.stop_at = stop_at
-        self.reason: str | None = None
-        self.signal: int | None = None
-        self._handlers: dict[int, Any] = {}
+        self.listener = listener
+        self.save = save
+        self._reason: str | None = None
+        self._has_failed = False
+
+    @property
+    def signal(self) -> int | None:
+        return self.listener.number
+
+    @property
+    def reason(self) -> str | None:
+        if self._reason is None and self.signal is not None:
+            return signal.Signals(self.signal).name
+        return self._reason
+
+    @property
+    def ended_by(self) -> str:
+        """Whether the run came to its own end: `itself`, or else a `signal` or a `fault`."""
+        if self._has_failed:
+            return "fault"
+        return "signal" if self._reason is None and self.signal is not None else "itself"
+
+    def failed(self, error: RunError) -> None:
+        """An error is the reason."""
+        self._has_failed = True
+        self._reason = str(error).partition(";")[0]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning's own handlers save or wait for other ranks in the middle of whatever runs.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, *_: Any) -> None:
-        # Lightning has installed its handlers by now; these replace them until training ends.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._on_signal)
+        self.listener.listen()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signal == signal.SIGINT == number:
-            raise KeyboardInterrupt  # asked twice: leave at once
-        self.signal = number
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        # The signal came between steps, so this one need not begin. Ranks hear it at different
+        # moments: several finish the step and agree in on_train_batch_end.
+        if self.signal is not None and trainer.world_size == 1:
+            trainer.should_stop = True
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        is_late = self.deadline is not None and time.monotonic() >= self.deadline
+        # Ranks have clocks and signals of their own, but stop after the same step.
+        number, late = ranks.largest([self.signal or 0, is_late], pl_module.device)
         if trainer.global_step >= self.max_steps:
             self._stop(trainer, f"max_steps={self.max_steps}")
-        if self.deadline is not None and time.monotonic() >= self.deadline:
+        if late:
             self._stop(trainer, f"max_minutes={self.max_minutes:g}")
-        if self.signal is not None:
-            trainer.limit_val_batches = 0  # whoever sent it waits: save, and leave
-            self._stop(trainer, signal.Signals(self.signal).name)
+        if number:
+            self.listener.number = int(number)
+            if trainer.global_step % trainer.val_check_interval and not trainer.should_stop:
+                trainer.limit_val_batches = 0  # only stopping would bring an evaluation here
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.stop_at is None:
@@ -213,17 +264,10 @@ class Stop(Callback):
         if value >= target if HIGHER_IS_BETTER[metric] else value <= target:
             self._stop(trainer, f"stop_at={self.stop_at}")
 
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.signal is not None:
+            self.save(trainer)
+
     def _stop(self, trainer: Trainer, reason: str) -> None:
-        self.reason = self.reason or reason
+        self._reason = self._reason or reason
         trainer.should_stop = True
-
-    def on_train_end(self, *_: Any) -> None:
-        self._restore()
-
-    def on_exception(self, *_: Any) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()

@@ -1,7 +1,9 @@
 """The picture of a run: loss and exact match against steps."""
 
+import io
 from pathlib import Path
 
+from gpt2lab.durable import write_whole
 from gpt2lab.loggers import read_metrics
 
 Points = tuple[list[int], list[float]]
@@ -43,7 +45,9 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         axis.margins(x=0.02)
     axes[-1].set_xlabel("optimizer steps")
     figure.suptitle(metrics.resolve().parent.name)
-    figure.savefig(picture, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    write_whole(picture, png.getvalue())
 
 
 def _points(rows: list[dict[str, str]], column: str) -> Points:

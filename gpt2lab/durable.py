@@ -7,12 +7,19 @@ from typing import Any
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, as_json(content))
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    return f"{json.dumps(content, indent=2)}\n".encode()
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Written beside the target, flushed to the disk, renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,20 +1,18 @@
-"""One training from settings to a finished run folder."""
+"""From settings to a finished run folder: where it is, who trains, and the parts of a training."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import seed_everything
 
-from gpt2lab import run_folder
-from gpt2lab.callbacks import Profile, Stop, Throughput
-from gpt2lab.checkpoint import Checkpoints, load_checkpoint
+from gpt2lab import launch, run_folder
+from gpt2lab.checkpoint import clean
 from gpt2lab.config import (
     PairsConfig,
     Precision,
@@ -22,7 +20,6 @@ from gpt2lab.config import (
     TextConfig,
     TrainConfig,
     parse,
-    parse_stop_at,
     plain,
 )
 from gpt2lab.config.compose import settings_from
@@ -32,36 +29,31 @@ from gpt2lab.data.prepare import Needs, prepare
 from gpt2lab.data.sort import SortDataModule
 from gpt2lab.data.text import TextDataModule
 from gpt2lab.data.tokens import open_corpus
-from gpt2lab.durable import write_json
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.lightning_module import GPT2LightningModule
-from gpt2lab.loggers import CSVLogger, Guarded
-from gpt2lab.report import show, summarize
-from gpt2lab.resume import check_tokenizer, place, resumed_step, saved_settings
-from gpt2lab.targets import build_callbacks, build_loggers, build_trainer
+from gpt2lab.lock import lock
+from gpt2lab.resume import (
+    Origin,
+    changed_settings,
+    check_tokenizer,
+    finished,
+    place,
+    resumed_step,
+    saved_settings,
+)
 from gpt2lab.tokenizer import check_vocabulary
-
-log = logging.getLogger("gpt2lab")
-
-
-@dataclass
-class Result:
-    """What a training leaves: its folder and the content of summary.json."""
-
-    folder: Path
-    summary: dict[str, Any]
-    signal: int | None = None
-    """The signal that ended it, if one did."""
+from gpt2lab.training import Result, Training
 
 
 def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None = None) -> Result:
     """Train by these settings, or by overrides such as ["model=nano", "data=sort"].
 
     Args:
-        printable: the settings as they may be stored, without secrets; made from `settings` if
-            None.
+        printable: the settings as they may be stored, without secrets; if None, and no overrides
+            are given, the settings as they are.
     Raises:
         ConfigError, DataError, CheckpointError: before the first step, with nothing written.
+        RunError: for a fault after that.
     """
     if isinstance(settings, str):
         raise ConfigError(f"fit: {settings!r} is one text; give a list of overrides")
@@ -70,79 +62,59 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         settings, printable = composed.settings, composed.printable
     settings = parse(plain(settings))
     printable = printable or plain(settings)
+    launch.check_devices(settings)
+    folder = run_folder.folder_of(settings)
+    with ExitStack() as held:
+        if settings.resume is not None and run_folder.is_run(folder):
+            held.enter_context(lock(folder))  # before anything in it is read
+        checkpoint = place(settings, folder)
+        if not run_folder.is_run(folder):
+            held.enter_context(run_folder.made(folder))
+        elif checkpoint and settings.resume == "auto" and (line := finished(checkpoint, settings)):
+            clean(folder / "checkpoints")
+            print(line)
+            return Result(folder, run_folder.read_json(folder / "summary.json"))
+        everything = settings, printable, folder, checkpoint
+        if settings.devices > 1:
+            return launch.on_ranks(settings.devices, train, *everything)
+        return train(*everything)
 
-    folder, checkpoint = place(settings)
+
+def train(
+    settings: TrainConfig,
+    printable: dict[str, Any],
+    folder: Path,
+    checkpoint: Path | None,
+    rank: int = 0,
+) -> Result:
+    """Train in a folder that is locked, in this process: alone, or as one of several ranks.
+
+    Args:
+        checkpoint: what the run goes on from; None for a fresh start.
+    """
+    changed = {} if checkpoint is None else changed_settings(checkpoint, settings, printable)
     precision = choose_precision(settings)
     quiet()
     seed_everything(settings.seed % 2**32, verbose=False)
     data = build_data(settings)
     if checkpoint is not None:
-        check_tokenizer(checkpoint, load_checkpoint(checkpoint).get("tokenizer"), data)
+        check_tokenizer(checkpoint, settings, data)
     settings = with_vocabulary(settings, data)
-    printable |= {"model": plain(settings.model)}
+    printable = printable | {"model": plain(settings.model)}
     module = GPT2LightningModule(settings)
     step = 0 if checkpoint is None else resumed_step(checkpoint, module, data)
-    stop = Stop(
-        max_steps=settings.max_steps, max_minutes=settings.max_minutes, stop_at=settings.stop_at
-    )
-    throughput = Throughput(data.tokens_per_step)
-    checkpoints = Checkpoints(
-        folder / "checkpoints",
-        every=settings.checkpoint_every,
-        eval_every=settings.eval_every,
-        monitor=parse_stop_at(settings.stop_at)[0] if settings.stop_at else "val/loss",
-        content={
-            "settings": printable,
-            "data": data.fingerprint(),
-            "tokenizer": data.tokenizer.plain() if data.tokenizer else None,
-        },
-    )
-    facts = run_folder.read_json(folder / "receipt.json") if checkpoint else None
-    if facts:
-        leg = run_folder.resumption(step, data=data.fingerprint(), precision=precision.name)
-        facts.setdefault("resumed", []).append(leg)
-    facts = facts or run_folder.receipt(
-        seed=settings.seed,
-        data=data.fingerprint(),
-        precision=precision.name,
-        world_size=1,
-        parameters=module.model.num_parameters(),
-    )
-    metrics_file = folder / "metrics.csv"
-    trainer = build_trainer(
+    origin = Origin(checkpoint, step, changed)
+    training = Training(
         settings,
-        precision,
-        callbacks=[
-            stop,
-            throughput,
-            *build_callbacks(settings, folder),
-            *([Profile(folder / "profile")] if settings.profile else []),
-            checkpoints,
-        ],
-        loggers=[
-            Guarded("metrics.csv", partial(CSVLogger, metrics_file)),
-            *build_loggers(settings, folder, facts["id"]),
-        ],
+        printable,
+        folder=folder,
+        origin=origin,
+        precision=precision,
+        module=module,
+        data=data,
+        rank=rank,
     )
-
-    run_folder.make(folder)
-    run_folder.write_config(folder, printable)
-    write_json(folder / "receipt.json", facts)
-    if checkpoint is not None:
-        CSVLogger(metrics_file).resume_at(step)
-    with log_file(folder / "train.log"):
-        for logger in trainer.loggers:
-            logger.log_hyperparams(printable)
-        log.info("training %s parameters in %s", f"{facts['parameters']:,}", folder)
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit as error:  # Lightning's answer to a second Ctrl-C
-            raise KeyboardInterrupt from error
-        summary = summarize(metrics_file, trainer, throughput, stop)
-        write_json(folder / "summary.json", summary)
-        log.info("stopped at step %d: %s", summary["steps"], summary["stop_reason"])
-    show(module, data, summary)
-    return Result(folder, summary, stop.signal)
+    return training.run()
 
 
 def build_data(settings: TrainConfig) -> StepDataModule:
@@ -184,20 +156,11 @@ def with_vocabulary(settings: TrainConfig, data: StepDataModule) -> TrainConfig:
 
 
 def choose_precision(settings: TrainConfig) -> Precision:
-    """What `auto` stands for on this machine.
-
-    Raises:
-        ConfigError: if the device that the trainer asks for is not there.
-    """
-    accelerator = settings.trainer.get("accelerator", "auto")
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if accelerator in ("gpu", "cuda") and not has_gpu:
-        raise ConfigError(
-            f"trainer.accelerator: {accelerator} was asked for, 0 GPUs were found; use trainer=auto"
-        )
+    """What `auto` stands for on this machine."""
     if settings.precision is not Precision.auto:
         return settings.precision
-    if accelerator != "cpu" and has_gpu:
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if settings.trainer.get("accelerator") != "cpu" and has_gpu:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -209,25 +172,12 @@ def quiet() -> None:
     """Lightning's remarks on its own workings; what concerns a user, we say."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.raiseExceptions = False  # a library's log that meets a full disk: no traceback
     for message in (
         ".*does not have many workers.*",  # making a batch here costs less than sending it
         ".*LeafSpec.*",
         ".*GPU available but not used.*",
+        ".*recommended to use.*sync_dist.*",  # what we log is the same on all ranks by then
         ".*overridden `transfer_batch_to_device`.*",  # on purpose: the module knows Batch
     ):
         warnings.filterwarnings("ignore", message)
-
-
-@contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """While open, what we log goes to a file."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()

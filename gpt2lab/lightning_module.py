@@ -5,25 +5,36 @@ divisor, the number of targets that count in all of them, so that the gradient d
 how a batch is split; and a checkpoint can only fall between steps.
 """
 
+import logging
 import math
+import threading
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from gpt2lab import ranks
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TrainConfig
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
     build_optimizer,
+    clip_gradients,
     gradient_norm,
     learning_rate_factor,
     set_learning_rate,
 )
+from gpt2lab.spike import Spikes, nonfinite
+
+log = logging.getLogger("gpt2lab")
 
 
 class GPT2LightningModule(LightningModule):
@@ -35,52 +46,120 @@ class GPT2LightningModule(LightningModule):
         self.settings = settings
         self.model = GPT2(settings.model)
         # torchmetrics' accuracy and perplexity want the logits of a whole batch, which never exist
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is shown, not left out
         self.val_exact_match = MeanMetric()
         self.val_token_accuracy = MeanMetric()
-        self.train_losses: list[Tensor] = []
+        self.train_losses: list[float] = []
+        """Of the steps since the last record."""
+        self.skipped_steps = 0
+        """Steps that were counted and changed nothing, their loss or gradient not being finite."""
+        self.spikes = Spikes()
+        self.update_lock = threading.RLock()
+        """Held while weights, optimizer, step count and what goes with them change: whoever has it
+        finds them between two steps."""
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        # Lightning's way to leave before a step; it looks at should_stop only after one.
+        return -1 if self.trainer.should_stop else None
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.trainer.global_step
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        learning_rate = self.learning_rate(step)
-        set_learning_rate(optimizer.optimizer, learning_rate)
-        if self.settings.model.dropout > 0:
-            seed_dropout(self.settings.seed, step)
-
+        self.seed_dropout(step)
         # Only the forward pass chooses number formats; asking at every later operation costs time.
         full_precision = torch.autocast(self.device.type, enabled=False)
-        num_counted = batch.num_counted()
+        # The mean over the ranks, because DDP takes the mean of their gradients: so the gradient is
+        # the sum over all targets divided by how many there are on all ranks.
+        num_counted = ranks.mean(batch.num_counted())
         losses = []
-        for part in batch.split(self.settings.micro_batch_size or len(batch.inputs)):
+        parts = self.parts(batch)
+        for part in parts:
             loss = self.model.loss(part, num_counted)
-            with full_precision:
+            exchange = nullcontext() if part is parts[-1] else self.no_exchange()
+            with full_precision, exchange:
                 self.manual_backward(loss)
             losses.append(loss.detach())
         with full_precision:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = gradient_norm(parameters, self.settings.optim.grad_clip)
-            optimizer.step()
-        optimizer.zero_grad()
+            self.update(losses, step)
 
-        self.train_losses.append(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
-        if (step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            mean = torch.stack(self.train_losses).mean()
+    def update(self, losses: list[Tensor], step: int) -> None:
+        """Let the gradients change the weights, if they and the loss are finite.
+
+        Raises:
+            RunError: if they are not, and no more steps may be left out; nothing has changed then.
+        """
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        loss, norm = self.to_host(losses, gradient_norm(parameters))
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        if not is_finite and self.skipped_steps >= self.settings.skip_nonfinite:
+            raise self.spikes.error(self, step + 1, loss, norm)
+        learning_rate = self.learning_rate(step)
+        with self.update_lock:
+            if is_finite:
+                clip_gradients(parameters, norm, self.settings.optim.grad_clip)
+                self.train_losses.append(loss)
+            else:
+                optimizer.zero_grad()  # without gradients, the step below does nothing but count
+                self.skipped_steps += 1
+            set_learning_rate(optimizer.optimizer, learning_rate)
+            optimizer.step()
+            if (step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+                self.record_training(learning_rate, norm if is_finite else None)
+        optimizer.zero_grad()
+        if not is_finite:
+            self.warn_of_skip(step + 1, loss, norm)
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The micro-batches of a step."""
+        return batch.split(self.settings.micro_batch_size or len(batch.inputs))
+
+    def seed_dropout(self, step: int) -> None:
+        """Make dropout's random numbers a function of (seed, step, rank): none is to be saved."""
+        if self.settings.model.dropout > 0:
+            seed = np.random.SeedSequence([self.settings.seed, step, self.global_rank])
+            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+
+    def to_host(self, losses: list[Tensor], norm: Tensor) -> tuple[float, float]:
+        """A step's loss and gradient norm as numbers, for which the host waits this once a step."""
+        loss = ranks.mean(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
+        numbers = torch.stack([loss, norm]).tolist()
+        return numbers[0], numbers[1]
+
+    def record_training(self, learning_rate: float, norm: float | None) -> None:
+        """The mean loss since the last record, and the step just made.
+
+        Args:
+            norm: of its gradients; None where it was left out.
+        """
+        metrics = {"train/lr": learning_rate}
+        if self.train_losses:
+            metrics["train/loss"] = fmean(self.train_losses)
             self.train_losses.clear()
-            # Here alone, for the host waits for the device to have them.
-            self.record(
-                {
-                    "train/loss": float(mean),
-                    "train/lr": learning_rate,
-                    "train/grad_norm": float(norm),
-                }
-            )
+        if norm is not None:
+            metrics["train/grad_norm"] = norm
+        self.record(metrics)
+
+    def warn_of_skip(self, step: int, loss: float, norm: float) -> None:
+        allowed = self.settings.skip_nonfinite
+        text = (
+            f"step {step}: {nonfinite(loss, norm)}; it was left out, "
+            f"{self.skipped_steps} of skip_nonfinite={allowed}"
+        )
+        log.warning(text)
+        warnings.warn(text, stacklevel=1)
+
+    def no_exchange(self) -> AbstractContextManager[None]:
+        """Within it, gradients add up on each rank: the step's last micro-batch exchanges them."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return nullcontext()
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -131,9 +210,18 @@ class GPT2LightningModule(LightningModule):
         # Lightning's counters of batches and epochs restart validation in the middle; the step
         # alone says where a run is.
         checkpoint.pop("loops", None)
+        checkpoint["train_losses"] = list(self.train_losses)
+        checkpoint["skipped_steps"] = self.skipped_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The state is the checkpoint's, but how it is used is for the settings of today to say.
+        (stored,) = checkpoint["optimizer_states"]
+        today = build_optimizer(self.model, self.settings.optim).state_dict()
+        for group, now in zip(stored["param_groups"], today["param_groups"], strict=True):
+            group |= {name: value for name, value in now.items() if name != "params"}
         self.set_step(checkpoint["global_step"])
+        self.train_losses = list(checkpoint["train_losses"])
+        self.skipped_steps = checkpoint["skipped_steps"]
 
     def set_step(self, step: int) -> None:
         """Let Lightning's loop, and with it the data and the evaluations, go on after this step."""
@@ -143,8 +231,3 @@ class GPT2LightningModule(LightningModule):
         loop.batch_progress.total.ready = step
         loop._batches_that_stepped = step
         self.trainer.datamodule.start_step = step  # type: ignore[attr-defined]
-
-
-def seed_dropout(seed: int, step: int) -> None:
-    """Dropout's random numbers as a function of (seed, step), so that nothing is to be saved."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))

@@ -1,15 +1,22 @@
 """Where metrics go. No logger can stop a run, slow it down by more than a write, or change it."""
 
 import csv
+import io
+import logging
+import os
+import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 
 from gpt2lab.config import HIGHER_IS_BETTER
+from gpt2lab.durable import write_whole
+from gpt2lab.guard import Guard
 
 COLUMNS = [
     "step",
@@ -66,37 +73,71 @@ class CSVLogger(Logger):
 
     def resume_at(self, step: int) -> None:
         """Drop the rows beyond the step that a resumed run goes on from."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return
         rows = read_metrics(self.path)
+        if not rows and self.path.stat().st_size > len(",".join(COLUMNS)) + 1:
+            kept = self.path.replace(self.path.with_name("metrics.csv.damaged"))
+            warnings.warn(f"{self.path}: is damaged; it is kept as {kept.name}", stacklevel=2)
+            return
         self.columns += [c for row in rows[:1] for c in row if c not in self.columns]
         rewrite(self.path, self.columns, [row for row in rows if int(row["step"]) <= step])
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a metrics.csv; a line that a kill cut short or a disk damaged is left out."""
-    if not path.exists():
+    if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if row.get("step", "").isdigit() and _is_whole(row)]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    # Of longer lines, which none of ours is, csv would make an error of the whole file.
+    lines = [line for line in text.splitlines() if len(line) <= csv.field_size_limit()]
+    return [row for row in csv.DictReader(lines) if _is_whole(row)]
 
 
 def _is_whole(row: dict[str, str]) -> bool:
     try:
+        int(row["step"])
         [float(cell) for cell in row.values() if cell != ""]
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         return False
     return True
 
 
 def rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, file.getvalue().encode())
+
+
+class RunLog(logging.FileHandler):
+    """train.log: what we log, while there is room for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.guard = Guard(path.name)
+        super().__init__(path, delay=True)  # opened with the first line, so that failing is guarded
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.guard(super().emit, record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise  # what went wrong in emit, for the guard; logging would print a traceback
+
+    def close(self) -> None:
+        self.guard(super().close)  # what is still to be flushed may not fit either
+
+
+@contextmanager
+def no_terminal() -> Iterator[None]:
+    """While open, there is nobody to be asked."""
+    stdin = sys.stdin
+    with Path(os.devnull).open() as sys.stdin:
+        try:
+            yield
+        finally:
+            sys.stdin = stdin
 
 
 class Guarded(Logger):
@@ -109,17 +150,8 @@ class Guarded(Logger):
     def __init__(self, key: str, make: Callable[[], Logger]) -> None:
         super().__init__()
         self.key = key
-        self.inner: Logger | None = None
-        self.inner = self._try(make)
-
-    def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return action(*args, **kwargs)
-        except (Exception, SystemExit) as error:
-            self.inner = None
-            what = " ".join(str(error).split()) or type(error).__name__
-            warnings.warn(f"{self.key}: {what}; training goes on without it", stacklevel=2)
-            return None
+        self.guard = Guard(key, Exception, SystemExit)
+        self.inner: Any = self.guard(make)
 
     @property
     def name(self) -> str:
@@ -132,22 +164,19 @@ class Guarded(Logger):
     @property
     def experiment(self) -> Any:
         """The inner logger's own object, for callbacks that know it; None once it has failed."""
-        return self._try(lambda: getattr(self.inner, "experiment", None))
+        return self.guard(lambda: getattr(self.inner, "experiment", None))
 
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        if self.inner is not None:
-            self._try(self.inner.log_hyperparams, params, *args, **kwargs)
+        with no_terminal():  # wandb would ask for a key, and wait
+            self.guard(lambda: self.inner.log_hyperparams(params, *args, **kwargs))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if self.inner is not None:
-            self._try(self.inner.log_metrics, dict(metrics), step)
+        self.guard(lambda: self.inner.log_metrics(dict(metrics), step))
 
     def save(self) -> None:
-        if self.inner is not None:
-            self._try(self.inner.save)
+        self.guard(lambda: self.inner.save())
 
     def finalize(self, status: str) -> None:
-        if self.inner is not None:
-            self._try(self.inner.finalize, status)
+        self.guard(lambda: self.inner.finalize(status))

@@ -124,6 +124,12 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """2-norm of all gradients together, which are then scaled down to `largest` if beyond it."""
-    return nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest)
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """2-norm of all gradients together; they are left as they are."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: float, largest: float | None) -> None:
+    """Scale gradients of this norm down to `largest`, if they are beyond it."""
+    if largest is not None and norm > largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, torch.tensor(norm))

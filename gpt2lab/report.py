@@ -40,6 +40,7 @@ def summarize(
         "tokens_per_second": round(throughput.tokens_per_second, 1),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "stop_reason": stop.reason or "a callback",
+        "ended_by": stop.ended_by,
     }
 
 
@@ -51,6 +52,12 @@ def show(module: Any, data: Any, summary: dict[str, Any]) -> None:
     else:
         ((given, more),) = continuations(module, data, prompts=1, new_tokens=128, seed=0)
         console.print(Text.assemble((given, "dim"), more), soft_wrap=True)
+    show_end(summary)
+
+
+def show_end(summary: dict[str, Any]) -> None:
+    """The metrics, and why training stopped."""
+    console = Console()
     metrics = "  ".join(
         f"{name} {summary['last'][name]:.4f}"
         for name in HIGHER_IS_BETTER

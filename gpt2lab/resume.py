@@ -1,30 +1,48 @@
 """Where a run goes on: its folder, its checkpoint, and whether the two fit what is asked for."""
 
+import logging
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpt2lab import run_folder
 from gpt2lab.checkpoint import check_fits, find_checkpoint, load_checkpoint
 from gpt2lab.config import TrainConfig
+from gpt2lab.config.changes import changes, model_problems, shown
 from gpt2lab.data.module import StepDataModule
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
 from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.lock import check_unlocked
 from gpt2lab.tokenizer import from_plain
 
+log = logging.getLogger("gpt2lab")
 
-def place(settings: TrainConfig) -> tuple[Path, Path | None]:
-    """The run's folder, and the checkpoint that it goes on from.
 
+@dataclass
+class Origin:
+    """Where a training begins."""
+
+    checkpoint: Path | None = None
+    """What it goes on from; None for a fresh start."""
+    step: int = 0
+    changed: dict[str, list[Any]] = field(default_factory=dict)
+    """Old and new value of each setting that is not what it was in the checkpoint."""
+
+
+def place(settings: TrainConfig, folder: Path) -> Path | None:
+    """The checkpoint that a run goes on from, verified; None for a fresh start.
+
+    Args:
+        folder: the run's, as run_folder.folder_of gives it.
     Raises:
         ConfigError: if the folder is taken, or cannot be made.
         CheckpointError: if there is nothing to resume.
     """
-    runs_dir = Path(settings.runs_dir)
-    run_folder.check_writable(runs_dir)
+    run_folder.check_writable(Path(settings.runs_dir))
     if settings.resume not in (None, "last", "best", "auto"):
         checkpoint = Path(str(settings.resume)).absolute()
-        load_checkpoint(checkpoint)
-        folder = checkpoint.parent.parent
+        load_checkpoint(checkpoint, settings.allow_nonfinite)
         if checkpoint.parent.name != "checkpoints" or not (folder / "receipt.json").exists():
             raise CheckpointError(
                 f"{checkpoint}: is not in a run's checkpoints/; a run goes on in its own folder"
@@ -33,22 +51,73 @@ def place(settings: TrainConfig) -> tuple[Path, Path | None]:
             raise ConfigError(
                 f"name: {settings.name} is not the run of {checkpoint}; leave name out"
             )
-        return folder, checkpoint
-    folder = runs_dir / (settings.name or run_folder.new_name())
+        return checkpoint
     if settings.resume is not None:
         found = find_checkpoint(folder, "best" if settings.resume == "best" else "last")
         if found is not None:
-            load_checkpoint(found)
-            return folder, found
+            load_checkpoint(found, settings.allow_nonfinite)
+            return found
         if settings.resume != "auto":
             raise CheckpointError(
                 f"{folder}: has no {settings.resume} checkpoint to resume; "
-                "check name= and runs_dir=, or leave resume out"
+                "check name= and runs_dir=, or start afresh with resume=auto"
             )
-    if not (settings.resume == "auto" and (folder / "receipt.json").exists()):
+    if not (settings.resume == "auto" and run_folder.is_run(folder)):
         # a run that was killed before its first checkpoint starts afresh in its folder
         run_folder.check_free(folder)
-    return folder, None
+    return None
+
+
+def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
+    """The settings stored in the checkpoint that `resume` asks for; None for a fresh start."""
+    folder = run_folder.folder_of(settings)
+    check_unlocked(folder)
+    checkpoint = place(settings, folder)
+    if checkpoint is None:
+        return None
+    return load_checkpoint(checkpoint, settings.allow_nonfinite)["settings"]
+
+
+def finished(checkpoint: Path, settings: TrainConfig) -> str | None:
+    """A line on a run that is at its end; None while there are steps to go."""
+    step = load_checkpoint(checkpoint, settings.allow_nonfinite)["global_step"]
+    if step >= settings.max_steps:
+        return f"{checkpoint}: is at step {step} of max_steps={settings.max_steps}; nothing is left"
+    summary = run_folder.read_json(checkpoint.parent.parent / "summary.json")
+    reached = f"stop_at={settings.stop_at}"
+    if summary.get("steps") == step and summary.get("stop_reason") == reached:
+        return f"{checkpoint}: has reached {reached}; nothing is left"
+    return None
+
+
+def changed_settings(
+    checkpoint: Path, settings: TrainConfig, printable: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """Old and new value of each setting that differs from the checkpoint's.
+
+    Raises:
+        ConfigError: if one of them makes another model of it, or another optimizer.
+    """
+    stored = load_checkpoint(checkpoint, settings.allow_nonfinite)["settings"]
+    changed = changes(stored, printable)
+    problems = model_problems(changed)
+    if "optim.kind" in changed:
+        old, new = changed["optim.kind"]
+        problems.append(
+            f"optim: {new} cannot go on from the state of {old}; "
+            "leave optim out, or start a new run"
+        )
+    if problems:
+        raise ConfigError(*problems)
+    return changed
+
+
+def show_changes(changed: dict[str, list[Any]]) -> None:
+    """On stderr and in the log, one line for each setting that is not what it was."""
+    for key, (old, new) in changed.items():
+        line = f"{key}: {shown(old)} -> {shown(new)}"
+        print(line, file=sys.stderr)
+        log.info(line)
 
 
 def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataModule) -> int:
@@ -58,14 +127,9 @@ def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataMo
         CheckpointError, ConfigError, DataError: if this module, its settings and this data cannot
             go on from there.
     """
-    content = load_checkpoint(checkpoint)
+    settings = module.settings
+    content = load_checkpoint(checkpoint, settings.allow_nonfinite)
     check_fits(module, content["state_dict"], checkpoint)
-    settings, stored = module.settings, content["settings"].get("optim") or {}
-    if settings.optim.kind != stored.get("kind"):
-        raise ConfigError(
-            f"optim: {settings.optim.kind} cannot go on from the state of {stored.get('kind')}; "
-            "leave optim out, or start a new run"
-        )
     found = data.fingerprint()
     if found not in (content.get("data"), settings.data.fingerprint):
         raise DataError(
@@ -81,17 +145,12 @@ def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataMo
     return step
 
 
-def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
-    """The settings stored in the checkpoint that `resume` asks for; None for a fresh start."""
-    _, checkpoint = place(settings)
-    return None if checkpoint is None else load_checkpoint(checkpoint)["settings"]
-
-
-def check_tokenizer(checkpoint: Path, stored: dict[str, Any] | None, data: StepDataModule) -> None:
+def check_tokenizer(checkpoint: Path, settings: TrainConfig, data: StepDataModule) -> None:
     """
     Raises:
         DataError: if the checkpoint's ids stand for other text than the data's.
     """
+    stored = load_checkpoint(checkpoint, settings.allow_nonfinite).get("tokenizer")
     names = [t and t.fingerprint for t in (stored and from_plain(stored), data.tokenizer)]
     if names[0] != names[1]:
         raise DataError(

@@ -3,10 +3,14 @@
 import json
 import os
 import platform
+import resource
+import shutil
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,9 +18,17 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gpt2lab import __version__
+from gpt2lab.config import TrainConfig
 from gpt2lab.config.redact import redacted_arguments
+from gpt2lab.durable import as_json, write_whole
 from gpt2lab.errors import ConfigError
+from gpt2lab.guard import Guard
+from gpt2lab.lock import LOCK, check_unlocked, lock
 
+RECEIPT = "receipt.json"
+CONFIG = "config.yaml"
+# What a start that was killed may leave in an otherwise empty folder.
+LEFTOVERS = {LOCK, f".{RECEIPT}.tmp"}
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tiktoken")
 
 
@@ -25,15 +37,28 @@ def new_name() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
 
 
+def folder_of(settings: TrainConfig) -> Path:
+    """The folder of the run that these settings start or go on with."""
+    if settings.resume not in (None, "last", "best", "auto"):
+        return Path(str(settings.resume)).absolute().parent.parent
+    return Path(settings.runs_dir) / (settings.name or new_name())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return (folder / RECEIPT).exists() or (folder / "checkpoints").is_dir()
+
+
 def check_free(folder: Path) -> None:
     """Refuse a folder that holds a run already.
 
     Raises:
         ConfigError: so that nothing is ever overwritten by a name used twice.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    check_unlocked(folder)
+    if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - LEFTOVERS):
         raise ConfigError(
-            f"name: {folder} is there already; choose another name, or go on with resume=last"
+            f"name: {folder} is there already; choose another name, or go on with resume=auto"
         )
 
 
@@ -52,27 +77,69 @@ def check_writable(runs_dir: Path) -> None:
         raise ConfigError(f"runs_dir: {nearest} cannot be written to; choose another folder")
 
 
-def make(folder: Path) -> None:
-    """
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """The folder of a new run, locked; whatever of it is still empty in the end is removed again.
+
     Raises:
-        ConfigError: if the file system will not have it after all.
+        ConfigError: if the file system will not have it after all, or somebody was quicker.
     """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"runs_dir: {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"runs_dir: {folder} cannot be made ({error.strerror}); choose another folder"
+            ) from error
+        with lock(folder):
+            check_free(folder)
+            yield
+    finally:
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
 
 
-def write_config(folder: Path, printable: dict[str, Any]) -> None:
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(printable))
+def begin(folder: Path, receipt: dict[str, Any], printable: dict[str, Any]) -> None:
+    """What a new run says of itself before its first step: receipt.json, then config.yaml.
+
+    Raises:
+        ConfigError: if there is no room for it; nothing is left then.
+    """
+    # The receipt first: by it a start that is killed here is known to be a run.
+    for path, content in describing(folder, receipt, printable).items():
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            for name in (RECEIPT, CONFIG):
+                (folder / name).unlink(missing_ok=True)
+            raise ConfigError(
+                f"{path}: cannot be written ({error.strerror}), {len(content):,} bytes are "
+                f"needed, {shutil.disk_usage(folder).free:,} are free; "
+                "make room, or choose another runs_dir"
+            ) from error
+
+
+def go_on(folder: Path, receipt: dict[str, Any], printable: dict[str, Any]) -> None:
+    """The same for a resumed run, which can do without."""
+    for path, content in describing(folder, receipt, printable).items():
+        Guard(path.name)(write_whole, path, content)
+
+
+def describing(
+    folder: Path, receipt: dict[str, Any], printable: dict[str, Any]
+) -> dict[Path, bytes]:
+    return {
+        folder / RECEIPT: as_json(receipt),
+        folder / CONFIG: OmegaConf.to_yaml(printable).encode(),
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -82,7 +149,7 @@ def receipt(**facts: Any) -> dict[str, Any]:
     return {
         "id": uuid.uuid4().hex[:12],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": redacted_arguments([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": command(),
         "git_revision": git_revision(),
         "versions": {
             "gpt2lab": __version__,
@@ -104,10 +171,15 @@ def resumption(step: int, **facts: Any) -> dict[str, Any]:
     return {
         "step": step,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": redacted_arguments([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": command(),
         "git_revision": git_revision(),
         **facts,
     }
+
+
+def command() -> list[str]:
+    """What was typed, without secrets."""
+    return redacted_arguments([Path(sys.executable).name, *sys.orig_argv[1:]])
 
 
 def git_revision() -> str | None:
@@ -128,16 +200,12 @@ def git_revision() -> str | None:
     return described.stdout.strip()
 
 
-def peak_memory_bytes() -> int | None:
+def peak_memory_bytes() -> int:
     """The most memory the GPU held for us, or else this process."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

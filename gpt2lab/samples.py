@@ -7,7 +7,9 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from gpt2lab.durable import write_whole
 from gpt2lab.generation import generate
+from gpt2lab.guard import Guard
 
 TEMPERATURE = 0.8
 SECTION = "## step "
@@ -26,26 +28,36 @@ class Samples(Callback):
         self, path: str, examples: int = 8, prompts: int = 3, new_tokens: int = 128
     ) -> None:
         self.path = Path(path)
+        self.guard = Guard(self.path.name)
         self.examples = examples
         self.prompts = prompts
         self.new_tokens = new_tokens
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.path.exists():  # a resumed run: what it will write again is dropped
-            # At the start of a line only: an answer may say the same.
-            title, *sections = re.split(f"^{SECTION}", self.path.read_text("utf-8"), flags=re.M)
-            kept = [s for s in sections if int(s.split()[0]) <= trainer.global_step]
-            self.path.write_text(SECTION.join([title, *kept]), "utf-8")
+        if self.path.is_file():  # a resumed run: what it will write again is dropped
+            self.guard(self._drop_beyond, trainer.global_step)
+
+    def _drop_beyond(self, step: int) -> None:
+        # At the start of a line only: an answer may say the same.
+        text = self.path.read_text("utf-8", errors="replace")
+        title, *sections = re.split(rf"^{SECTION}(?=\d+$)", text, flags=re.M)
+        kept = [section for section in sections if int(section.split()[0]) <= step]
+        write_whole(self.path, SECTION.join([title, *kept]).encode())
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.guard.failed:
+            return
         data, step = trainer.datamodule, trainer.global_step  # type: ignore[attr-defined]
         if data.has_answers:
             text = answers_table(answers(pl_module, data, self.examples))
         else:
             going_on = continuations(pl_module, data, self.prompts, self.new_tokens, seed=step)
             text = "".join(quoted(given, more) for given, more in going_on)
+        self.guard(self._append, f"{SECTION}{step}\n\n{text}\n")
+
+    def _append(self, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{SECTION}{step}\n\n{text}\n")
+            file.write(text)
 
 
 def answers_table(rows: list[tuple[str, str, str]]) -> str:

@@ -7,11 +7,25 @@ from typing import Any
 
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from gpt2lab.checkpoint import AtomicCheckpointIO
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
+from gpt2lab.config.check import HOMES
 from gpt2lab.errors import ConfigError
 from gpt2lab.loggers import Guarded
+
+# A run waits for no network longer than this, and tells nobody its command line or environment.
+WANDB_SETTINGS = {
+    "init_timeout": 10,  # seconds; wandb takes up to 10 more
+    "finish_timeout": 30,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "save_code": False,
+    "x_disable_meta": True,
+}
 
 
 def build_trainer(
@@ -19,12 +33,14 @@ def build_trainer(
     precision: Precision,
     callbacks: list[Callback],
     loggers: list[Logger],
+    folder: Path,
 ) -> Trainer:
     return instantiate(
         "trainer",
         settings.trainer,
         Trainer,
-        devices=1,
+        devices=settings.devices,
+        strategy=build_strategy(settings),
         precision={Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}[precision],
         max_steps=settings.max_steps,
         max_epochs=-1,
@@ -33,7 +49,13 @@ def build_trainer(
         num_sanity_val_steps=0,
         logger=loggers,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        # Lightning goes by SLURM's variables otherwise: other ranks, other checks, a requeue of its
+        # own, and a checkpoint that it finds by its name in its root folder.
+        plugins=[
+            AtomicCheckpointIO(settings.allow_nonfinite),
+            LightningEnvironment() if settings.devices == 1 else TorchElasticEnvironment(),
+        ],
+        default_root_dir=folder,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -41,11 +63,26 @@ def build_trainer(
     )
 
 
-def build_callbacks(settings: TrainConfig, folder: Path) -> list[Callback]:
+def build_strategy(settings: TrainConfig) -> DDPStrategy | str:
+    """How several devices share a step; one device needs no strategy."""
+    if settings.devices == 1:
+        return "auto"
+    node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
+    # The gradients lie in the memory that is exchanged, not beside it.
+    return instantiate("strategy", node, DDPStrategy, gradient_as_bucket_view=True)
+
+
+def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:
+    """The callbacks of the settings; ours, which write and show, on the first rank only.
+
+    Lightning's may stop a training, which all ranks must do alike.
+    """
     files = {"samples": "samples.md", "curves": "curves.png"}
     built = []
     for name, node in settings.callbacks.items():
         if node is not None:
+            if rank > 0 and node["_target_"].startswith("gpt2lab."):
+                continue
             defaults = {"path": str(folder / files[name])} if name in files else {}
             callback = instantiate(f"callbacks.{name}", node, Callback, **defaults)
             monitor = getattr(callback, "monitor", None)
@@ -60,19 +97,22 @@ def build_callbacks(settings: TrainConfig, folder: Path) -> list[Callback]:
 
 def build_loggers(settings: TrainConfig, folder: Path, run_id: str) -> list[Logger]:
     """The loggers of the settings, each so wrapped that its failure is a warning."""
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "lightning.pytorch.loggers.TensorBoardLogger": {"save_dir": str(folder)},
         "lightning.pytorch.loggers.WandbLogger": {
             "save_dir": str(folder),
             "name": folder.name,
             "id": run_id,
             "resume": "allow",
+            "settings": WANDB_SETTINGS,
         },
     }
     loggers: list[Logger] = []
     for name, node in settings.logger.items():
         if node is not None:
             defaults = known.get(node["_target_"], {})
+            if "settings" in defaults:
+                node = {**node, "settings": defaults["settings"] | (node.get("settings") or {})}
             key = f"logger.{name}"
             resolve_target(key, node["_target_"], Logger)
             loggers.append(Guarded(key, partial(instantiate, key, node, Logger, **defaults)))
@@ -102,15 +142,13 @@ def resolve_target(key: str, target: str, kind: type) -> type:
     """The class of that path: a subclass of `kind` that lightning or gpt2lab itself defines."""
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        # Importing runs a module's code, so nothing of anyone else's is imported even to be judged.
+        of_ours = target.split(".")[0] in HOMES
+        found = getattr(importlib.import_module(module), name) if of_ours else None
     except (ImportError, AttributeError, ValueError):
         found = None
     home = getattr(found, "__module__", "").split(".")[0]
-    if (
-        not isinstance(found, type)
-        or not issubclass(found, kind)
-        or home not in ("lightning", "gpt2lab")
-    ):
+    if not isinstance(found, type) or not issubclass(found, kind) or home not in HOMES:
         raise ConfigError(
             f"{key}._target_: {target} is not allowed; "
             f"name a {kind.__name__} class of lightning or gpt2lab, by its full path"

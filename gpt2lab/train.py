@@ -1,6 +1,7 @@
 """python -m gpt2lab.train: train a GPT-2; the run folder's path is the last line of stdout."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from omegaconf import DictConfig
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
+from gpt2lab.launch import check_devices
+from gpt2lab.slurm import earlier_run, is_finished
 
 
 def main() -> int:
@@ -19,11 +22,25 @@ def main() -> int:
     if flags.cfg:
         print_settings(composed.printable)
         return 0
+    if (folder := earlier_run(composed.settings)) is not None:
+        return go_on(folder, composed.settings.max_steps, flags)
     return train(composed)
 
 
+def go_on(folder: Path, max_steps: int, flags: argparse.Namespace) -> int:
+    """What SLURM has started again, in the folder of its first start."""
+    if is_finished(folder, max_steps):
+        print(f"SLURM has started this job again; its run is finished: {folder}", file=sys.stderr)
+        print(folder, flush=True)
+        return 0
+    print(f"SLURM has started this job again; its run goes on: {folder}", file=sys.stderr)
+    overrides = [*flags.overrides, f"name={folder.name}", "resume=auto"]
+    return train(settings_from("train", overrides, flags.config_dir, saved_settings))
+
+
 def train(composed: Composed) -> int:
-    prepare_text(composed.settings)
+    check_devices(composed.settings)
+    see_to(composed.settings)
     from gpt2lab.experiment import fit  # here, so that help and mistakes need not wait for torch
 
     result = fit(composed.settings, composed.printable)
@@ -31,25 +48,26 @@ def train(composed: Composed) -> int:
     return 128 + result.signal if result.signal else 0
 
 
-def prepare_text(settings: TrainConfig) -> None:
-    """Token files, where the data is text: what is wrong with it comes before torch is loaded."""
+def see_to(settings: TrainConfig) -> None:
+    """The run's place and its token files: what is wrong with them comes before torch is loaded."""
+    from gpt2lab.run_folder import check_free, check_writable, folder_of
+
+    check_writable(Path(settings.runs_dir))
+    if settings.name is not None and settings.resume is None:
+        check_free(folder_of(settings))
     if not isinstance(settings.data, TextConfig):
         return
     from gpt2lab.data.prepare import Needs, prepare
     from gpt2lab.data.tokens import open_corpus
-    from gpt2lab.run_folder import check_free, check_writable
 
-    check_writable(Path(settings.runs_dir))
-    if settings.name is not None and settings.resume is None:
-        check_free(Path(settings.runs_dir) / settings.name)
-    if settings.trainer.get("accelerator") in ("gpu", "cuda"):
-        from gpt2lab.experiment import choose_precision
-
-        choose_precision(settings)  # a GPU that is not there is found out before text is read
     open_corpus(prepare(settings.data, Path(settings.data_dir), Needs.of(settings)))
 
 
 def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
+    from gpt2lab.lock import check_unlocked
+    from gpt2lab.run_folder import folder_of
+
+    check_unlocked(folder_of(settings))  # before torch is loaded
     from gpt2lab.resume import saved_settings
 
     return saved_settings(settings)
@@ -59,7 +77,7 @@ def multirun(flags: argparse.Namespace) -> int:
     """Every combination of comma-separated values, each a run `<name>-<job>` of its own."""
     from gpt2lab.config.multirun import launch
 
-    codes = launch("train", flags.overrides, flags.config_dir, job, before=prepare_text)
+    codes = launch("train", flags.overrides, flags.config_dir, job, before=see_to)
     return max(codes, default=0)
 
 

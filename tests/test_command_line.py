@@ -104,13 +104,14 @@ def test_a_signal_ends_the_step_saves_and_says_so(tmp_path, number, code):
     assert out.splitlines()[-1] == "runs/a"
     assert f"stopped by {signal.Signals(number).name}" in out
     (checkpoint,) = (tmp_path / "runs" / "a" / "checkpoints").glob("*.ckpt")
-    resumed = start("name=a", "resume=last", "max_minutes=1e-9", cwd=tmp_path)
+    resumed = start("name=a", "resume=last", "max_minutes=1e-9", "checkpoint_keep=1", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert not checkpoint.exists()  # a later one has taken its place
 
 
 @pytest.mark.slow
-def test_a_signal_to_all_processes_leaves_the_saving_to_the_parent(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_to_all_processes_leaves_the_saving_to_the_parent(tmp_path, number, code):
     arguments = ["model=nano", "name=a", "max_steps=1000000", "stop_at=null", "eval_every=1000000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "gpt2lab.train", *arguments, "data.num_workers=2"],
@@ -123,9 +124,9 @@ def test_a_signal_to_all_processes_leaves_the_saving_to_the_parent(tmp_path):
     while not metrics.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert list((tmp_path / "runs" / "a" / "checkpoints").glob("*.ckpt"))
 
 

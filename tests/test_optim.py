@@ -11,7 +11,13 @@ from gpt2lab.config import (
     WSDConfig,
 )
 from gpt2lab.model import GPT2
-from gpt2lab.optim import OptimizerPair, build_optimizer, gradient_norm, learning_rate_factor
+from gpt2lab.optim import (
+    OptimizerPair,
+    build_optimizer,
+    clip_gradients,
+    gradient_norm,
+    learning_rate_factor,
+)
 
 
 def step(model, optimizer):
@@ -112,5 +118,25 @@ def test_gradients_are_scaled_down_to_the_bound_and_never_up():
     parameter = torch.nn.Parameter(torch.zeros(2))
     for largest, expected in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (None, [3.0, 4.0])):
         parameter.grad = torch.tensor([3.0, 4.0])
-        assert gradient_norm([parameter], largest).item() == pytest.approx(5.0)
+        norm = gradient_norm([parameter])
+        assert norm.item() == pytest.approx(5.0)
+        assert parameter.grad.tolist() == [3.0, 4.0]
+        clip_gradients([parameter], norm.item(), largest)
         assert parameter.grad.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [AdamWConfig(), MuonConfig()], ids=lambda c: c.kind)
+def test_a_step_without_gradients_changes_nothing(tiny_model, config):
+    optimizer = build_optimizer(tiny_model, config)
+    for _ in range(2):  # with no state yet, and with the state of a step
+        before = [p.clone() for p in tiny_model.parameters()]
+        state = deepcopy(optimizer.state_dict())
+        optimizer.step()
+        after = optimizer.state_dict()
+        assert after["state"].keys() == state["state"].keys()
+        for number, values in state["state"].items():
+            for name, value in values.items():
+                assert torch.equal(after["state"][number][name], value)
+        assert all(torch.equal(a, b) for a, b in zip(before, tiny_model.parameters(), strict=True))
+        step(tiny_model, optimizer)
+    assert not torch.equal(before[0], next(tiny_model.parameters()))

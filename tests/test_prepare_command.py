@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -107,11 +108,17 @@ def test_a_preset_is_text_that_leaves_the_vocabulary_to_its_tokenizer(name):
     assert settings.stop_at is None
 
 
-def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(tmp_path, corpus):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_is_answered_at_once_and_says_how_to_go_on(tmp_path, number, code, processes):
+    lines = (json.dumps({"body": f"Document {number}."}) + "\n" for number in range(200))
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    corpus = ["data=text", "data.path=a.jsonl", "data.text_field=body", "data.tokenizer=char"]
+    corpus.append(f"data.num_processes={processes}")
     (tmp_path / "sitecustomize.py").write_text(
-        "import time\nfrom gpt2lab.data.prepare import partial\n"
+        "import time\nfrom gpt2lab.data.prepare import batches, partial\n"
         "def slow(*arguments):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "partial.Writer.add = slow\n"
+        "partial.Writer.add = slow\nbatches.BATCH_CHARS = 100\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     process = subprocess.Popen(
@@ -121,14 +128,23 @@ def test_ctrl_c_is_answered_at_once_and_says_how_to_go_on(tmp_path, corpus):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     assert process.stdout.readline() == "ready\n"
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert (len(children) >= 2) == (processes == 2)
     began = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)  # as a terminal does
     _, told = process.communicate(timeout=30)
     assert time.monotonic() - began < 10
-    assert process.returncode == 130
+    assert process.returncode == code
     assert told.splitlines()[-2].endswith(
         ".partial: is not whole yet; the same command goes on from there"
     )
+    assert told.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in told
+    deadline = time.monotonic() + 5  # multiprocessing's own helper follows its parent
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert start(*corpus, cwd=tmp_path).returncode == 0

@@ -4,6 +4,7 @@ The same model, data, loss, optimizer, schedule and clipping; both hand a loss t
 steps. Lightning's side is what `train` runs, with its stop, its throughput and its metrics.csv.
 """
 
+import math
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from lightning import Callback
+from torch.nn.utils import clip_grad_norm_
 
 from gpt2lab.benchmark.clock import now
 from gpt2lab.callbacks import Stop, Throughput
@@ -23,7 +25,8 @@ from gpt2lab.experiment import build_data, choose_precision, quiet
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded
 from gpt2lab.model import GPT2
-from gpt2lab.optim import build_optimizer, gradient_norm, learning_rate_factor, set_learning_rate
+from gpt2lab.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from gpt2lab.signals import Listener
 from gpt2lab.targets import build_trainer
 
 BLOCK_STEPS, BLOCKS = 10, 100
@@ -80,11 +83,18 @@ def blocks_in_turn(settings: TrainConfig) -> tuple[list[float], list[float]]:
             settings,
             choose_precision(settings),
             callbacks=[
-                Stop(max_steps=settings.max_steps, max_minutes=None, stop_at=None),
+                Stop(
+                    max_steps=settings.max_steps,
+                    max_minutes=None,
+                    stop_at=None,
+                    listener=Listener(),
+                    save=lambda trainer: None,
+                ),
                 Throughput(data.tokens_per_step),
                 TakeTurns(),
             ],
             loggers=[Guarded("metrics.csv", partial(CSVLogger, Path(folder) / "metrics.csv"))],
+            folder=Path(folder),
         )
         trainer.limit_val_batches = 0
         trainer.fit(module, datamodule=data)
@@ -106,7 +116,7 @@ def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[floa
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = model.loss(batch)
         loss.backward()
-        gradient_norm(model.parameters(), settings.optim.grad_clip)
+        clip_grad_norm_(model.parameters(), settings.optim.grad_clip or math.inf)
         optimizer.step()
         optimizer.zero_grad()
         if step % BLOCK_STEPS == BLOCK_STEPS - 1:

@@ -28,6 +28,9 @@ HIGHER_IS_BETTER = {
 Running text has bits_per_byte, and questions with answers have exact_match.
 """
 
+HOMES = ("lightning", "gpt2lab")
+"""The packages whose classes a `_target_` may name."""
+
 # Bytes: file systems take 255, and a multirun adds the number of the job.
 LONGEST_NAME = 200
 
@@ -54,9 +57,9 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "fast_dev_run": "max_steps",
     # set by us alone
     "limit_val_batches": None,
-    "devices": None,
+    "devices": "devices",
+    "strategy": "strategy",
     "num_nodes": None,
-    "strategy": None,
     "plugins": None,
     "num_sanity_val_steps": None,
     "overfit_batches": None,
@@ -184,11 +187,13 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
             f"schedule.warmup_steps: {schedule.warmup_steps} is beyond the end of the schedule at "
             f"step {end}; choose at most {end}"
         )
-    micro = config.micro_batch_size
-    if micro and config.batch_size % micro:
+    micro, devices = config.micro_batch_size, config.devices
+    if devices > 0 and config.batch_size % (devices * (micro or 1)):
+        on = f"{devices} device{'s' * (devices > 1)}"
+        what = f"micro_batch_size: {micro} on {on}" if micro else f"devices: {on}"
         yield (
-            f"micro_batch_size: {micro} on 1 device does not divide "
-            f"batch_size={config.batch_size}; choose a divisor, so that every micro-batch is whole"
+            f"{what} does not divide batch_size={config.batch_size}; "
+            "choose a divisor, so that every micro-batch is whole"
         )
     kept = config.checkpoint_keep_every
     if kept and kept % config.checkpoint_every:
@@ -225,6 +230,8 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     then checks the class itself.
     """
     nodes = {"trainer": config.trainer}
+    if config.strategy:
+        nodes["strategy"] = config.strategy
     nodes |= {f"logger.{name}": node for name, node in config.logger.items()}
     nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
     for key, node in nodes.items():
@@ -235,13 +242,15 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             yield f"{key}: {node!r} is not a mapping with a _target_; see the files in conf/{group}"
             continue
         target = node.get("_target_")
-        if not isinstance(target, str) or target.split(".")[0] not in ("lightning", "gpt2lab"):
+        if not isinstance(target, str) or target.split(".")[0] not in HOMES:
             yield (
                 f"{key}._target_: {target} is not allowed; "
                 "name a class of lightning or gpt2lab, by its full path"
             )
         for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
             yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
+    if config.devices > 1 and "Single" in str(config.strategy.get("_target_")):
+        yield f"strategy: single is for one device, not devices={config.devices}; use strategy=ddp"
     log_every = config.trainer.get("log_every_n_steps", 1)
     if type(log_every) is not int or log_every < 1:
         yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"

@@ -17,13 +17,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from gpt2lab.config import plugins
+from gpt2lab.config.changes import leaves
 from gpt2lab.config.check import OWNED_TRAINER_ARGUMENTS, owned_argument, run_problems
 from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
-from gpt2lab.config.redact import printable
+from gpt2lab.config.redact import REDACTED, is_secret, printable, redacted, remember
 from gpt2lab.config.settings import (
     SHAPES,
     DataConfig,
@@ -33,8 +35,10 @@ from gpt2lab.config.settings import (
 )
 from gpt2lab.errors import ConfigError
 
-LIGHTNING_GROUPS = ("trainer", "logger", "callbacks")
-NEVER_FROM_CHECKPOINTS = (*LIGHTNING_GROUPS, "name", "runs_dir", "resume", "profile", "debug")
+LIGHTNING_GROUPS = ("trainer", "strategy", "logger", "callbacks")
+WHERE = ("name", "runs_dir", "resume", "allow_nonfinite")
+"""The settings by which a checkpoint is found and loaded."""
+NEVER_FROM_CHECKPOINTS = (*LIGHTNING_GROUPS, *WHERE, "profile", "debug")
 MANY_AT_ONCE = ("logger", "callbacks", "experiment")
 
 
@@ -133,18 +137,18 @@ def settings_from(
 
     Args:
         saved: the settings stored in the checkpoint that `resume` asks for, given settings of
-            which only name, runs_dir and resume count; None for a fresh start.
+            which only those of WHERE count; None for a fresh start.
     Raises:
         ConfigError: one line for each problem.
     """
     parsed = parse_overrides(overrides)
-    place = [o.input_line or "" for o in parsed if o.key_or_group in ("name", "runs_dir", "resume")]
+    place = [o.input_line or "" for o in parsed if o.key_or_group in WHERE]
     if not any(text.startswith("resume=") for text in place):
         return from_config(compose(config_name, overrides, config_dirs))
     where = compose(config_name, place, config_dirs)
     if where.resume is None:
         return from_config(compose(config_name, overrides, config_dirs))
-    run = TrainConfig(name=where.name, runs_dir=where.runs_dir, resume=where.resume)
+    run = TrainConfig(**{key: where[key] for key in WHERE})
     if found := list(run_problems(run)):
         raise ConfigError(*found)
     stored = saved(run)
@@ -154,8 +158,9 @@ def settings_from(
         return from_config(compose(config_name, overrides, config_dirs))
     # The experiment found by itself is that of the default model, not of the run.
     others = [o.input_line or "" for o in parsed if o.key_or_group != "experiment"]
-    cfg = compose(config_name, [*shapes_of(stored), *others, "~experiment"], config_dirs)
-    return on_top(stored, cfg, others)
+    shaped = [*shapes_of(stored), *others]
+    bare = compose(config_name, [*shaped, "~experiment"], config_dirs)
+    return on_top(stored, bare, compose(config_name, shaped, config_dirs), others)
 
 
 def shapes_of(stored: dict[str, Any]) -> list[str]:
@@ -166,15 +171,25 @@ def shapes_of(stored: dict[str, Any]) -> list[str]:
 
 def from_config(cfg: DictConfig) -> Composed:
     """Resolve and parse what Hydra composed."""
-    return Composed(parse(resolved(cfg)), printable(cfg))
+    values, shown = resolved(cfg), printable(cfg)  # both first: by them secrets are known
+    return Composed(parse(values), shown)
 
 
-def on_top(stored: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]) -> Composed:
+def on_top(
+    stored: dict[str, Any], bare: DictConfig, suited: DictConfig, overrides: Sequence[str]
+) -> Composed:
     """The settings of a checkpoint with overrides on top; `_target_` nodes from conf only.
 
     An override of a value replaces that value, a chosen option (`schedule=wsd`) its whole group.
+    The option's values are those of its file, but where it had others in the checkpoint only
+    because of the experiment that suits the chosen model and data, it keeps them: the same
+    command line, given again, changes nothing.
+
+    Args:
+        bare: composed from the overrides without that experiment.
+        suited: composed with it.
     """
-    now, shown = resolved(cfg), printable(cfg)
+    now, shown, again = resolved(bare), printable(bare), resolved(suited)
     kept = {key: value for key, value in stored.items() if key not in NEVER_FROM_CHECKPOINTS}
     if isinstance(kept.get("data"), dict):
         # What the data must be now is what it was in the checkpoint, or what is given now.
@@ -184,6 +199,19 @@ def on_top(stored: dict[str, Any], cfg: DictConfig, overrides: Sequence[str]) ->
         path = override.key_or_group.split(".")
         for result, source in ((mixed, now), (mixed_shown, shown)):
             _copy_at(path, source, result)
+        group = path[0]
+        if len(path) == 1 and isinstance(kept.get(group), dict):
+            for key, value in kept[group].items():
+                if key in mixed[group] and again[group].get(key) == value:
+                    mixed[group] |= {key: value}
+                    mixed_shown[group] |= {key: value}
+    unknown = [
+        f"{key}: is {value} in the checkpoint, which holds no secrets; give {key}=<value> again"
+        for key, value in leaves({key: mixed[key] for key in kept if key in mixed})
+        if isinstance(value, str) and ("${" in value or REDACTED in value)
+    ]
+    if unknown:
+        raise ConfigError(*unknown)
     return Composed(parse(mixed), mixed_shown)
 
 
@@ -227,8 +255,8 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             parsed.append(parser.parse_override(text))
         except HydraException:
             found.append(
-                f"{text}: cannot be read as key=value; quote values with spaces or signs, "
-                "as in 'name=\"a b\"'"
+                f"{redacted(text)}: cannot be read as key=value; "
+                "quote values with spaces or signs, as in 'name=\"a b\"'"
             )
     if found:
         raise ConfigError(*found)
@@ -244,7 +272,16 @@ def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
     register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-        return hydra_compose(config_name, overrides=overrides)
+        try:
+            cfg = hydra_compose(config_name, overrides=overrides, return_hydra_config=True)
+        except AttributeError as error:  # of OmegaConf's, over a mapping where there was none
+            raise HydraException(str(error)) from error
+    if found := list(plugins.problems(OmegaConf.to_container(cfg.hydra, enum_to_str=True))):
+        raise ConfigError(*found)
+    with flag_override(cfg, ["struct", "readonly"], [False, False]):
+        del cfg["hydra"]
+    remember(cfg)
+    return cfg
 
 
 def _choice_problems(choice: Override, options: list[str]) -> list[str]:
@@ -269,10 +306,12 @@ def _choice_problems(choice: Override, options: list[str]) -> list[str]:
 def _value_problem(override: Override, cfg: DictConfig) -> str | None:
     """A line if the key does not exist or the value does not fit; None if all is well."""
     key = override.key_or_group
-    if key.split(".")[0] == "hydra":
-        return None
+    if key.startswith(("hydra.", "hydra/")):
+        return plugins.override_problem(key)
     if override.is_sweep_override():
         text = (override.input_line or "").partition("=")[2]
+        if is_secret(key):
+            text = REDACTED
         return f"{key}: {text} is several values; quote them, or add --multirun"
     if key.split(".")[0] in LIGHTNING_GROUPS and "." in key:
         return _argument_problem(key, override, cfg)
@@ -290,7 +329,7 @@ def _value_problem(override: Override, cfg: DictConfig) -> str | None:
         cls = shape_of(parent, OmegaConf.select(cfg, f"{parent}.kind"), hints[parent])
     hints = field_types(cls)
     if last not in hints:
-        if not parents:
+        if not parents and last != "_target_":
             return f"{last}: there is no such setting; {near(last, {*hints, *groups()})}"
         return unknown_key(path, last, cls)
     value = override.value()
@@ -340,6 +379,9 @@ def _translated(error: Exception) -> str:
     if "Environment variable" in text:
         name = text.split("'")[1]
         return f"{key}: environment variable {name} is not set; set it, or give {key} a value"
+    if "Key '_target_' not in" in text:
+        where = text.split("'")[1] if text.startswith("In '") else key  # Hydra names the file
+        return f"{where}: _target_ is not allowed; only trainer, loggers and callbacks have one"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         key, first = cause.full_key, str(cause).splitlines()[0]

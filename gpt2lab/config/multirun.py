@@ -12,7 +12,7 @@ from omegaconf import DictConfig, flag_override
 
 from gpt2lab.config.compose import parse_overrides, register_schemas, settings_from
 from gpt2lab.config.conf_dir import conf_dir
-from gpt2lab.config.redact import is_secret, mask
+from gpt2lab.config.redact import is_secret, mask, redacted
 from gpt2lab.config.settings import TrainConfig
 from gpt2lab.errors import ConfigError, Gpt2labError
 
@@ -63,20 +63,29 @@ def hidden(override: str, number: int) -> str:
     them would hide the secret from the jobs too.
     """
     key, _, value = override.partition("=")
-    if not is_secret(key) or "${" in value:
+    if redacted(override) == override or "${" in value:
         return override
     variable = f"GPT2LAB_SECRET_{number}"
     os.environ[variable] = value
-    return f"{key}=${{oc.env:{variable}}}"
+    if is_secret(key):
+        return f"{key}=${{oc.env:{variable}}}"
+    # A mapping with a secret somewhere within; in quotes, for Hydra reads no nested braces.
+    return f"{key}='${{oc.decode:${{oc.env:{variable}}}}}'"
 
 
 def guarded(job: Callable[[DictConfig], int]) -> Callable[[DictConfig], int]:
-    """A job whose failure is its error line and exit code, so that the next one still runs."""
+    """A job whose failure is its error line and exit code, so that the next one still runs.
+
+    A signal is no failure of the job's: it ends the multirun.
+    """
 
     def run(cfg: DictConfig) -> int:
-        from gpt2lab.command_line import exit_code
+        from gpt2lab.exit import exit_code
 
-        return exit_code(lambda: job(cfg))
+        code = exit_code(lambda: job(cfg))
+        if code > 128:
+            raise SystemExit(code)
+        return code
 
     return run
 
@@ -94,8 +103,6 @@ def check(
     """
     choices = []
     for override in parse_overrides(overrides):
-        if override.key_or_group.startswith("hydra"):
-            continue
         key = (override.input_line or "").partition("=")[0]
         if override.is_sweep_override() and not override.is_discrete_sweep():
             continue  # an interval, which only a searching sweeper understands

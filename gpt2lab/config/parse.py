@@ -59,6 +59,8 @@ def near(word: str, choices: Any) -> str:
 
 
 def unknown_key(path: str, key: str, cls: type) -> str:
+    if key == "_target_":
+        return f"{path}{key}: is not allowed; only trainer, loggers and callbacks have one"
     return f"{path}{key}: there is no such setting; {near(key, field_types(cls))}"
 
 
@@ -82,7 +84,7 @@ def _build(cls: type[T], values: Mapping[str, Any], path: str, found: list[str])
                 )
                 continue
             kind = value.get("kind")
-            if key in SHAPES and kind not in SHAPES[key]:
+            if key in SHAPES and not (isinstance(kind, str) and kind in SHAPES[key]):
                 found.append(
                     f"{path}{key}.kind: {kind!r} is unknown; {near(str(kind), SHAPES[key])}"
                 )
@@ -113,7 +115,7 @@ def convert(value: Any, hint: Any) -> Any:
     if isinstance(wanted, type) and issubclass(wanted, Enum):
         if isinstance(value, wanted):
             return value
-        if value in wanted.__members__:
+        if isinstance(value, str) and value in wanted.__members__:
             return wanted[value]
         raise ValueError(
             f"{_shown(value)} is not an option; {near(str(value), wanted.__members__)}"

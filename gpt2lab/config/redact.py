@@ -1,9 +1,11 @@
 """Settings that may be shown: secrets never reach a file or a log.
 
 Two things count as secret: whatever is read from the environment (`${oc.env:...}`), and whatever
-stands under a key that is called like one.
+stands under a key that is called like one. What was seen to be secret is also masked in messages,
+which may quote a value that was refused.
 """
 
+import os
 import re
 from typing import Any
 
@@ -12,9 +14,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 REDACTED = "<redacted>"
 
 _SECRET_NAME = re.compile(
-    r"(api_?key|secret|password|passwd|credential|auth|(^|_)(token|key))$", re.I
+    r"(api_?key|secret|password|passwd|passphrase|credentials?|auth|(^|_)(token|key))$", re.I
 )
-_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:")
+_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,{}\s]+)")
+# A name before = or :, as in key=value, {key: value} and {"key": "value"}.
+_NAMED = re.compile(r"""([\w.]+)["']?\s*[=:]\s*""")
+
+_seen: set[str] = set()
 
 
 def printable(cfg: DictConfig) -> dict[str, Any]:
@@ -24,18 +30,39 @@ def printable(cfg: DictConfig) -> dict[str, Any]:
     """
     secrets: set[str] = set()
     _collect(cfg, secrets)
+    _seen.update(secrets)
     shown = _show(cfg, secrets)
     assert isinstance(shown, dict)
     return shown
 
 
+def remember(cfg: DictConfig | ListConfig) -> None:
+    """Know what is read from the environment before it is resolved: a refusal may quote it."""
+    for _, child in _children(cfg):
+        if isinstance(child, DictConfig | ListConfig):
+            remember(child)
+        if isinstance(raw := child._value(), str):
+            _seen.update(os.environ.get(name, "") for name in _ENVIRONMENT.findall(raw))
+
+
 def redacted_arguments(arguments: list[str]) -> list[str]:
-    """A command line with the values of secret-looking keys masked."""
-    shown = []
-    for argument in arguments:
-        key, equals, _ = argument.partition("=")
-        shown.append(f"{key}={REDACTED}" if equals and is_secret(key) else argument)
-    return shown
+    """A command line with whatever follows a secret-looking key masked."""
+    return [redacted(argument) for argument in arguments]
+
+
+def redacted(argument: str) -> str:
+    """One argument, such as `a.api_key=x` or `a={api_key:x}`, without its secret."""
+    for found in _NAMED.finditer(argument):
+        if is_secret(found[1]):
+            secret = argument[found.end() :]
+            _seen.add(secret.strip("\"'}]) "))
+            return argument[: found.end()] + REDACTED
+    return argument
+
+
+def masked(text: str) -> str:
+    """A message without any secret that these settings, or this command line, brought."""
+    return _masked(text, _seen)
 
 
 def is_secret(key: str) -> bool:
@@ -43,13 +70,12 @@ def is_secret(key: str) -> bool:
     return _SECRET_NAME.search(key.split(".")[-1]) is not None
 
 
-def mask(cfg: DictConfig) -> None:
+def mask(cfg: DictConfig | ListConfig) -> None:
     """Replace secret-looking values where they stand; interpolations are left as they are."""
-    for key in list(cfg):
-        node = cfg._get_node(key)
+    for key, node in _children(cfg):
         if is_secret(str(key)) and "${" not in str(node):
             cfg[key] = REDACTED
-        elif isinstance(node, DictConfig) and _children(node):
+        elif isinstance(node, DictConfig | ListConfig) and _children(node):
             mask(node)
 
 
@@ -63,10 +89,22 @@ def _children(node: DictConfig | ListConfig) -> list[tuple[Any, Any]]:
 
 def _collect(node: DictConfig | ListConfig, secrets: set[str]) -> None:
     for key, child in _children(node):
-        if isinstance(child, DictConfig | ListConfig):
+        raw = child._value()
+        from_environment = isinstance(raw, str) and _ENVIRONMENT.search(raw)
+        if from_environment or (is_secret(str(key)) and raw is not None):
+            _add_texts(node[key], secrets)
+        elif isinstance(child, DictConfig | ListConfig):
             _collect(child, secrets)
-        elif isinstance(raw := child._value(), str) and _ENVIRONMENT.search(raw):
-            secrets.add(str(node[key]))
+
+
+def _add_texts(value: Any, secrets: set[str]) -> None:
+    if isinstance(value, DictConfig | ListConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _add_texts(inner, secrets)
+    elif value is not None:
+        secrets.add(str(value))
 
 
 def _show(node: DictConfig | ListConfig, secrets: set[str]) -> Any:
@@ -81,16 +119,19 @@ def _show(node: DictConfig | ListConfig, secrets: set[str]) -> Any:
             shown[key] = _show(child, secrets)
         else:
             value = node[key]
-            if isinstance(value, DictConfig | ListConfig):
-                value = OmegaConf.to_container(value, resolve=True)
-            shown[key] = _masked(getattr(value, "name", value), secrets)
+            if isinstance(value, DictConfig | ListConfig):  # a link to another node
+                shown[key] = _show(value, secrets)
+            elif child._is_interpolation() and str(value) in secrets:
+                shown[key] = REDACTED
+            else:
+                shown[key] = _masked(getattr(value, "name", value), secrets)
     return list(shown.values()) if isinstance(node, ListConfig) else shown
 
 
 def _masked(value: Any, secrets: set[str]) -> Any:
     """A text without what was read from the environment; anything else as it is."""
     if isinstance(value, str):
-        for secret in secrets:
+        for secret in sorted(secrets, key=len, reverse=True):
             # Shorter values (a job's number, a user's name) are no secrets and occur everywhere.
             if len(secret) >= 8:
                 value = value.replace(secret, REDACTED)

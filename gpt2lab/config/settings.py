@@ -1,6 +1,7 @@
 """Every setting of ours: its type, default, range and reason. No values of experiments live here.
 
-Lightning's own arguments (`trainer`, `logger`, `callbacks`) are plain mappings with a `_target_`.
+Lightning's own arguments (`trainer`, `strategy`, `logger`, `callbacks`) are plain mappings with a
+`_target_`.
 A dataclass whose group has several shapes (`data`, `optim`, `schedule`) names its shape in `kind`.
 """
 
@@ -293,6 +294,7 @@ class TrainConfig:
     trainer: dict[str, Any] = field(
         default_factory=lambda: {"_target_": "lightning.pytorch.Trainer"}
     )
+    strategy: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
 
@@ -319,9 +321,11 @@ class TrainConfig:
     checkpoint_keep_every: int | None = ranged(None, ge=1)
     """Steps between checkpoints that are kept for good, a multiple of checkpoint_every."""
     batch_size: int = ranged(64, ge=1, le=2**24)
-    """Sequences in one optimizer step, over all micro-batches."""
+    """Sequences in one optimizer step, over all micro-batches of all devices."""
     micro_batch_size: int | None = ranged(None, ge=1)
-    """Sequences the device holds at once; must divide batch_size. Null for the whole batch."""
+    """Sequences a device holds at once; must divide its share of batch_size. Null for all of it."""
+    devices: int = ranged(1, ge=1)
+    """GPUs, or processes on a CPU (at most one a core), that share each step."""
     precision: Precision = Precision.auto
     """auto takes bf16 where the processor or GPU has it, else fp32."""
     skip_nonfinite: int = ranged(0, ge=0)

@@ -8,7 +8,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from gpt2lab.batch import Batch
-from gpt2lab.data.order import StepSampler
+from gpt2lab.data.order import ALL, Share, StepSampler
 from gpt2lab.tokenizer import Tokenizer
 
 
@@ -16,6 +16,14 @@ def leave_signals_to_parent(worker: int) -> None:
     """A signal to all processes ends the step in the parent, which then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+class StepDataset(Dataset[Batch]):
+    """Item i is the batch of step i, a pure function of (seed, step)."""
+
+    share: Share = ALL
+    """Which rows of each step are made here; the other ranks make the rest."""
 
 
 class StepDataModule(LightningDataModule):
@@ -23,7 +31,7 @@ class StepDataModule(LightningDataModule):
 
     Args:
         train: item i is the batch of step i.
-        tokens_per_step: positions of a batch, for speed and totals.
+        tokens_per_step: positions of a whole step, for speed and totals.
         num_workers: loader processes; 0 makes batches in this one.
     """
 
@@ -33,7 +41,7 @@ class StepDataModule(LightningDataModule):
     tokenizer: Tokenizer | None = None
     """What ids stand for; None where they are what they are."""
 
-    def __init__(self, train: Dataset[Batch], tokens_per_step: int, num_workers: int) -> None:
+    def __init__(self, train: StepDataset, tokens_per_step: int, num_workers: int) -> None:
         super().__init__()
         self.train = train
         self.tokens_per_step = tokens_per_step
@@ -41,7 +49,14 @@ class StepDataModule(LightningDataModule):
         self.start_step = 0
         """The first step to train on, set when a run goes on."""
 
+    @property
+    def share(self) -> Share:
+        """What this rank sees of every step and of every evaluation: a run of rows of its own."""
+        trainer = self.trainer
+        return ALL if trainer is None else Share(trainer.global_rank, trainer.world_size)
+
     def train_dataloader(self) -> DataLoader[Batch]:
+        self.train.share = self.share
         return DataLoader(
             self.train,
             batch_size=None,
@@ -53,7 +68,13 @@ class StepDataModule(LightningDataModule):
         )
 
     @abstractmethod
-    def val_dataloader(self) -> DataLoader[Batch]: ...
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of what is evaluated: at least one batch, if need be without a row,
+        for a rank without any would not wait for the others' sums."""
+
+    @abstractmethod
+    def sample_ids(self, step: int) -> list[int] | list[list[int]]:
+        """What each row of `train[step]` is to be found by again, in the rows' order."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -5,6 +5,7 @@ Nothing here has a state, so workers, ranks, accumulation and resumes cannot cha
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +18,21 @@ TRAIN, EVALUATION, SHUFFLE, SHIFT = 0, 1, 2, 3
 # Patarin (2004): six rounds of a Feistel network withstand all known attacks up to the square root
 # of its domain; an order that merely has to look random asks for less.
 FEISTEL_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several equal parts in a row: the second of two takes the last half."""
+
+    number: int
+    count: int
+
+    def of(self, n: int) -> slice:
+        """Its part of n things; parts differ by one where they cannot be equal."""
+        return slice(n * self.number // self.count, n * (self.number + 1) // self.count)
+
+
+ALL = Share(0, 1)
 
 
 def step_rng(seed: int, step: int, stream: int = TRAIN) -> np.random.Generator:
@@ -82,21 +98,27 @@ def _permuted(
     return half + sizes[0] * other
 
 
-def step_windows(seed: int, step: int, batch_size: int, num_windows: int) -> NDArray[np.int64]:
+def step_windows(
+    seed: int, step: int, batch_size: int, num_windows: int, share: Share = ALL
+) -> NDArray[np.int64]:
     """The windows that a step sees, (batch_size,): the next ones of endless shuffled epochs.
 
     Epochs follow one another without a gap, each with an order of its own, so a step may see the
     end of one and the start of the next, and every window is seen exactly once an epoch.
+
+    Args:
+        share: which of them; the others are not even counted out.
     """
-    parts = step_epochs(seed, step, batch_size, num_windows, num_windows)
+    parts = step_epochs(seed, step, batch_size, num_windows, num_windows, share)
     return np.concatenate([windows for _, windows in parts])
 
 
 def step_epochs(
-    seed: int, step: int, batch_size: int, num_first: int, num_later: int
+    seed: int, step: int, batch_size: int, num_first: int, num_later: int, share: Share = ALL
 ) -> list[tuple[int, NDArray[np.int64]]]:
     """The same, each epoch's windows apart, where the first epoch has another number of them."""
-    begin, end = step * batch_size, (step + 1) * batch_size
+    rows = share.of(batch_size)
+    begin, end = step * batch_size + rows.start, step * batch_size + rows.stop
     parts = []
     epoch = 0 if begin < num_first else 1 + (begin - num_first) // num_later
     while begin < end:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gpt2lab.batch import IGNORE, Batch, mask_prefix
 from gpt2lab.config import PairsConfig, Vocabulary
-from gpt2lab.data.module import StepDataModule
+from gpt2lab.data.module import StepDataModule, StepDataset
 from gpt2lab.data.order import step_windows
 from gpt2lab.data.packing import Ints, Packing, one_a_row, pack
 from gpt2lab.data.pair_files import Pairs, load_pairs
@@ -50,7 +50,7 @@ class EncodedPairs:
     def shifted(self, chosen: Ints) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets without the prefix, and whether a position is the pair's own: (n, L)."""
         lengths = self.lengths[chosen]
-        positions = np.arange(lengths.max() + 1)
+        positions = np.arange(lengths.max(initial=0) + 1)
         # Past the end of a pair stands the next one's beginning, which is not its own.
         at = np.minimum(self.starts[chosen][:, None] + positions, len(self.ids) - 1)
         ids = torch.from_numpy(self.ids[at].astype(np.int64))
@@ -135,8 +135,8 @@ class PairRows:
         return batch._replace(documents=laid_out(documents, counts))
 
 
-class PairsTrain(Dataset[Batch]):
-    """Item i is the whole batch of step i: each row once an epoch, in a shuffled order."""
+class PairsTrain(StepDataset):
+    """Each row once an epoch, in a shuffled order."""
 
     def __init__(self, rows: PairRows, seed: int, batch_size: int) -> None:
         self.rows = rows
@@ -144,7 +144,11 @@ class PairsTrain(Dataset[Batch]):
         self.batch_size = batch_size
 
     def __getitem__(self, step: int) -> Batch:
-        return self.rows.batch(step_windows(self.seed, step, self.batch_size, len(self.rows)))
+        return self.rows.batch(self.numbers(step))
+
+    def numbers(self, step: int) -> Ints:
+        """The rows of a step, (batch_size,), or this rank's share of them."""
+        return step_windows(self.seed, step, self.batch_size, len(self.rows), self.share)
 
 
 def build_tokenizer(config: PairsConfig, *parts: Pairs) -> Tokenizer:
@@ -179,6 +183,7 @@ class PairsDataModule(StepDataModule):
         steps = PairsTrain(rows, seed, batch_size)
         super().__init__(steps, batch_size * config.context, config.num_workers)
         self.config = config
+        self.lines = np.array([pair.line for pair in train.pairs])
         self.tokenizer = tokenizer
         self.end = end
         # One a row, packed or not: exact match counts rows.
@@ -187,8 +192,21 @@ class PairsDataModule(StepDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         size = max(1, EVAL_TOKENS // self.config.context)
-        parts = np.array_split(np.arange(len(self.held_out)), range(size, len(self.held_out), size))
+        chosen = np.arange(len(self.held_out))[self.share.of(len(self.held_out))]
+        parts = np.array_split(chosen, range(size, len(chosen), size))
         return DataLoader([self.held_out.batch(rows) for rows in parts], batch_size=None)  # type: ignore[arg-type]
+
+    def sample_ids(self, step: int) -> list[int] | list[list[int]]:
+        """Lines of the file of pairs, from 1 on; a list of them a row where pairs share rows.
+
+        Dates are in the order of the days: number 1 is the 1st of January 1900.
+        """
+        rows = self.train.numbers(step)
+        chosen, row_of, _ = self.train.rows.packing.take(rows)
+        lines = self.lines[chosen]
+        if not self.config.packed:
+            return lines.tolist()
+        return [lines[row_of == row].tolist() for row in range(len(rows))]
 
     def fingerprint(self) -> str:
         digest = blake2b(self.tokenizer.fingerprint.encode(), digest_size=6)

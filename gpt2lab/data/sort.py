@@ -8,11 +8,11 @@ targets . . . . 0 1 1 1 2     (2 1 0 1 are ignored: they were given)
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from gpt2lab.batch import Batch, mask_prefix
 from gpt2lab.config import SortConfig
-from gpt2lab.data.module import StepDataModule
+from gpt2lab.data.module import StepDataModule, StepDataset
 from gpt2lab.data.order import EVALUATION, splitmix64, step_rng
 from gpt2lab.errors import DataError
 
@@ -41,8 +41,8 @@ def to_batch(digits: Digits) -> Batch:
     return Batch(rows[:, :-1].contiguous(), targets)
 
 
-class SortTrain(Dataset[Batch]):
-    """Item i is the whole batch of step i: random inputs, none of them held out."""
+class SortTrain(StepDataset):
+    """Random inputs, none of them held out."""
 
     def __init__(self, config: SortConfig, seed: int, batch_size: int) -> None:
         self.config = config
@@ -59,7 +59,7 @@ class SortTrain(Dataset[Batch]):
             digits = rng.integers(self.config.num_digits, size=(draws, self.config.length))
             kept.append(digits[~is_held_out(digits)][:missing])
             missing -= len(kept[-1])
-        return to_batch(np.concatenate(kept))
+        return to_batch(np.concatenate(kept)[self.share.of(self.batch_size)])
 
 
 def held_out_inputs(config: SortConfig) -> Digits:
@@ -105,6 +105,8 @@ def _sampled_inputs(config: SortConfig) -> Digits:
 class SortDataModule(StepDataModule):
     """Whole steps to train on; every distinct held-out input, or a fixed sample, to evaluate."""
 
+    train: SortTrain
+
     def __init__(self, config: SortConfig, *, seed: int, batch_size: int) -> None:
         train = SortTrain(config, seed, batch_size)
         super().__init__(train, batch_size * (2 * config.length - 1), config.num_workers)
@@ -112,8 +114,17 @@ class SortDataModule(StepDataModule):
         self.held_out = held_out_inputs(config)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        rows = np.array_split(self.held_out, range(EVAL_BATCH, len(self.held_out), EVAL_BATCH))
+        held_out = self.held_out[self.share.of(len(self.held_out))]
+        rows = np.array_split(held_out, range(EVAL_BATCH, len(held_out), EVAL_BATCH))
         return DataLoader([to_batch(digits) for digits in rows], batch_size=None)  # type: ignore[arg-type]
+
+    def sample_ids(self, step: int) -> list[int]:
+        """Rows counted through all steps: row 2 of step 10 is number 10 * batch_size + 2.
+
+        They are drawn anew for each step, so that only step and row find one again.
+        """
+        size = self.train.batch_size
+        return list(range(step * size, (step + 1) * size)[self.train.share.of(size)])
 
     def fingerprint(self) -> str:
         return f"sort-{self.config.length}x{self.config.num_digits}"

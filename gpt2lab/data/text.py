@@ -5,7 +5,7 @@ window: of the tokens a b c d e and T=2, window 0 is  inputs a b, targets b c  a
 inputs c d, targets d e. So every token but a file's first is a target exactly once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TextConfig
-from gpt2lab.data.module import StepDataModule
-from gpt2lab.data.order import epoch_shift, step_epochs
+from gpt2lab.data.module import StepDataModule, StepDataset
+from gpt2lab.data.order import ALL, Share, epoch_shift, step_epochs
 from gpt2lab.data.tokens import Corpus, check_document_mask
 from gpt2lab.errors import DataError
 from gpt2lab.tokenizer import Tokenizer
@@ -103,8 +103,8 @@ def document_numbers(inputs: NDArray[np.int64], end_of_text: int) -> NDArray[np.
     return ends.cumsum(axis=1) - ends
 
 
-class TextTrain(Dataset[Batch]):
-    """Item i is the whole batch of step i: the next windows of endless shuffled epochs.
+class TextTrain(StepDataset):
+    """The next windows of endless shuffled epochs.
 
     The first epoch reads every token. Later ones move all windows by up to T - 1 tokens, so that
     a token's context is another one each time, at the price of as many tokens at a file's ends.
@@ -118,13 +118,17 @@ class TextTrain(Dataset[Batch]):
         self.batch_size = batch_size
 
     def __getitem__(self, step: int) -> Batch:
+        parts = [windows.batch(numbers, shift) for windows, numbers, shift in self.parts(step)]
+        return parts[0] if len(parts) == 1 else joined(parts)
+
+    def parts(self, step: int) -> Iterator[tuple[Windows, NDArray[np.int64], int]]:
+        """The windows of a step, those of each epoch apart: of which kind, which, and the shift."""
         num_first, num_later = len(self.first), len(self.later)
-        parts = []
-        for epoch, numbers in step_epochs(self.seed, step, self.batch_size, num_first, num_later):
+        order = self.seed, step, self.batch_size, num_first, num_later, self.share
+        for epoch, numbers in step_epochs(*order):
             windows = self.later if epoch else self.first
             room = 1 if windows is self.first else windows.T
-            parts.append(windows.batch(numbers, epoch_shift(self.seed, epoch, room)))
-        return parts[0] if len(parts) == 1 else joined(parts)
+            yield windows, numbers, epoch_shift(self.seed, epoch, room)
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
@@ -135,18 +139,23 @@ def joined(parts: Sequence[Batch]) -> Batch:
 
 
 class TextEvaluation(Dataset[Batch]):
-    """All windows in order, in batches of about so many tokens whatever the training's batch."""
+    """All windows in order, in batches of about so many tokens whatever the training's batch.
 
-    def __init__(self, windows: Windows) -> None:
+    Args:
+        share: which of the windows.
+    """
+
+    def __init__(self, windows: Windows, share: Share = ALL) -> None:
         self.windows = windows
+        self.chosen = range(len(windows))[share.of(len(windows))]
         self.rows = max(1, EVAL_BATCH_TOKENS // windows.T)
 
     def __len__(self) -> int:
-        return -(-len(self.windows) // self.rows)
+        return max(1, -(-len(self.chosen) // self.rows))
 
     def __getitem__(self, item: int) -> Batch:
-        end = min(len(self.windows), (item + 1) * self.rows)
-        return self.windows.batch(np.arange(item * self.rows, end))
+        rows = self.chosen[item * self.rows : (item + 1) * self.rows]
+        return self.windows.batch(np.arange(rows.start, rows.stop))
 
 
 class TextDataModule(StepDataModule):
@@ -175,7 +184,20 @@ class TextDataModule(StepDataModule):
         self.block_size = block_size
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.evaluation, batch_size=None, pin_memory=torch.cuda.is_available())
+        evaluation = TextEvaluation(self.evaluation.windows, self.share)
+        return DataLoader(evaluation, batch_size=None, pin_memory=torch.cuda.is_available())
+
+    def sample_ids(self, step: int) -> list[int]:
+        """Where each window begins among the training tokens, all files' one after another.
+
+        Row i of a step reads the tokens ids[i] to ids[i] + block_size, the last one included.
+        """
+        before = np.cumsum([0, *map(len, self.corpus.train)]).tolist()
+        return [
+            before[file] + start + shift
+            for windows, numbers, shift in self.train.parts(step)
+            for file, start, _ in windows.places(numbers)
+        ]
 
     def fingerprint(self) -> str:
         masked = "-documents" if self.config.document_mask else ""

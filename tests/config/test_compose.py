@@ -130,7 +130,7 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["name=${no.such.key}"], ["name: Interpolation key 'no.such.key' not found"]),
         (["~data"], ["data: cannot be left out; choose one of"]),
         (["trainer.max_steps=5"], ["trainer.max_steps: is not set there; use max_steps"]),
-        (["+trainer.devices=2"], ["trainer.devices: is not set there; leave it out"]),
+        (["+trainer.devices=2"], ["trainer.devices: is not set there; use devices"]),
         (["+trainer.barebones=1"], ["trainer.barebones: is not set there; leave it out, gpt2lab"]),
         (["trainer.foo=5"], ["trainer.foo: is not set in conf; add it as +trainer.foo="]),
         (

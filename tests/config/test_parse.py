@@ -39,6 +39,10 @@ def test_parsing_undoes_plain():
     assert parse(plain(config)) == config
 
 
+def test_a_problem_is_one_line_whatever_it_quotes():
+    assert ConfigError("a\nb\x1b[0m: ü").problems == ("a\\nb\\x1b[0m: ü",)
+
+
 DATES = {"kind": "pairs", "source": "dates"}
 
 
@@ -77,6 +81,8 @@ DATES = {"kind": "pairs", "source": "dates"}
         ({"stop_at": "val/loss"}, "stop_at: 'val/loss' is not <metric>:<number>"),
         ({"name": "../up"}, "name: '../up' cannot be a folder's name"),
         ({"name": "lr=3"}, "name: 'lr=3' cannot be a folder's name"),
+        ({"precision": {}}, "precision: {} is not an option; choose one of auto, bf16, fp32"),
+        ({"optim__kind": ["adamw"]}, "optim.kind: ['adamw'] is unknown; did you mean adamw?"),
         ({"resume": "last"}, "resume: last needs a run to go on with; add name="),
         ({"max_steps": None}, "max_steps: null is not a whole number"),
         ({"max_steps": "1e3.5"}, "max_steps: '1e3.5' is not a whole number"),

@@ -3,6 +3,7 @@ from omegaconf import OmegaConf
 
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.redact import mask, printable, redacted_arguments
+from gpt2lab.exit import exit_code
 
 CANARY = "canary-5d41402abc4b"
 
@@ -79,3 +80,53 @@ def test_masking_keeps_interpolations():
         "a": {"password": "<redacted>", "token": "${oc.env:GPT2LAB_CANARY}"},
         "seed": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("+token=abc", "+token=<redacted>"),
+        (f"+logger.x={{notes:a,api_key: {CANARY}}}", "+logger.x={notes:a,api_key: <redacted>"),
+        (f'fit(["+logger.x.password={CANARY}"])', 'fit(["+logger.x.password=<redacted>'),
+        (f"{{'secret': '{CANARY}'}}", "{'secret': <redacted>"),
+        ("data.tokenizer=char", "data.tokenizer=char"),
+        ("model=nano", "model=nano"),
+    ],
+)
+def test_a_secret_within_an_argument_is_masked(argument, shown):
+    assert redacted_arguments([argument]) == [shown]
+
+
+def test_a_link_shows_no_secret_of_what_it_links_to():
+    cfg = OmegaConf.create(
+        {
+            "a": {"api_key": CANARY, "n": "${oc.env:GPT2LAB_CANARY}", "pin": {"password": 12}},
+            "b": "${a}",
+            "c": "${a.api_key}",
+            "d": ["${a}"],
+            "e": "${a.pin.password}",
+            "f": 12,
+        }
+    )
+    shown = printable(cfg)
+    assert CANARY not in str(shown)
+    assert (shown["e"], shown["f"]) == ("<redacted>", 12)
+
+
+def test_a_message_quotes_no_secret(capsys, monkeypatch):
+    def fail():
+        raise RuntimeError("the server refused another-secret")
+
+    monkeypatch.setattr("gpt2lab.config.redact._seen", set())
+    monkeypatch.setattr("sys.argv", ["train", "+logger.x.token=another-secret"])
+    for action in (
+        fail,
+        lambda: settings_from("train", ["seed=${oc.env:GPT2LAB_CANARY}"]),
+        lambda: settings_from("train", [f"+logger.x.token={CANARY},b"]),
+        lambda: settings_from("train", [f"+logger.x.token={CANARY} ("]),
+    ):
+        assert exit_code(action) in (1, 2)
+        told = capsys.readouterr().err
+        assert "<redacted>" in told
+        assert "another-secret" not in told
+        assert CANARY not in told

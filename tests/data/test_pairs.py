@@ -1,3 +1,4 @@
+import datetime
 import json
 from itertools import chain
 
@@ -6,7 +7,8 @@ import pytest
 import torch
 
 from gpt2lab.batch import IGNORE
-from gpt2lab.config import GPT2Config, PairsConfig, Vocabulary
+from gpt2lab.config import GPT2Config, PairsConfig, PairsSource, Vocabulary
+from gpt2lab.data import dates
 from gpt2lab.data.pair_files import Pair, Pairs
 from gpt2lab.data.pairs import PairsDataModule, PairsTrain, encode_pairs
 from gpt2lab.errors import DataError
@@ -220,3 +222,25 @@ def test_the_fingerprint_names_the_examples(config, tmp_path):
 def test_lengths_are_the_positions_that_pairs_take():
     pairs = encoded(("ab", "c"), ("", ""))
     assert pairs.lengths.tolist() == [4, 1]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_sample_is_named_by_its_line_of_the_file(tmp_path, packed):
+    words = [("".join("ab"[int(bit)] for bit in f"{i:b}"), "c") for i in range(40)]
+    lines = [json.dumps({"source": a, "target": b}) for a, b in words]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n".join(lines))  # the empty ones count as lines too
+    data = module(char_config(path=str(path), packed=packed))
+    named = [np.atleast_1d(name) for step in range(12) for name in data.sample_ids(step)]
+    assert packed == any(len(lines) > 1 for lines in named)
+    seen = [row for step in range(12) for row in data.train[step].split(1)]
+    for lines, row in zip(named, seen, strict=True):
+        assert pairs_of(row) == wanted_ids([words[(line - 1) // 2] for line in lines])
+
+
+def test_a_date_is_named_by_its_day():
+    config = PairsConfig(source=PairsSource.dates, tokenizer=Vocabulary.char, context=72)
+    data = module(config)
+    for name, inputs in zip(data.sample_ids(0), data.train[0].inputs, strict=True):
+        day = dates.FIRST + datetime.timedelta(days=name - 1)
+        assert f"\n{day.isoformat()}" in data.tokenizer.decode(inputs.tolist())

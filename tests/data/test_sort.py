@@ -97,3 +97,11 @@ def test_evaluation_covers_every_held_out_input_once():
     data = SortDataModule(SortConfig(length=7, num_digits=4), seed=0, batch_size=4)
     rows = torch.cat([batch.inputs[:, :7] for batch in data.val_dataloader()])
     assert rows.tolist() == data.held_out.tolist()
+
+
+def test_step_and_row_name_a_sample():
+    data = SortDataModule(SortConfig(), seed=3, batch_size=5)
+    names = [name for step in range(4) for name in data.sample_ids(step)]
+    assert names == list(range(20))
+    name = data.sample_ids(2)[4]
+    assert torch.equal(data.train[name // 5].inputs[name % 5], data.train[2].inputs[4])

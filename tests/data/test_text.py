@@ -264,3 +264,18 @@ def test_text_is_judged_by_bits_per_byte_and_answers_by_exact_match():
     answers = evaluated(SimpleNamespace(has_answers=True))
     assert "val/exact_match" in answers
     assert "val/bits_per_byte" not in answers
+
+
+def test_a_sample_is_named_by_the_place_of_its_first_token(corpus_of):
+    # Two files and three epochs, the later ones shifted; some steps see the end of one epoch.
+    files = [range(97), range(1000, 1099)]
+    data = module_of(corpus_of(train=files, tokenizer=WIDE), batch_size=5)
+    ids = np.concatenate(files)
+    epochs_of_steps = set()
+    for step in range(14):
+        batch = data.train[step]
+        epochs_of_steps.add(len(list(data.train.parts(step))))
+        for row, first in enumerate(data.sample_ids(step)):
+            assert ids[first : first + 8].tolist() == batch.inputs[row].tolist()
+            assert ids[first + 8] == batch.targets[row, -1]
+    assert epochs_of_steps == {1, 2}

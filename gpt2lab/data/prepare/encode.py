@@ -5,10 +5,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from gpt2lab.data.prepare.batches import TRAIN, VAL, TextBatch, is_val
 from gpt2lab.tokenizer import Tokenizer, from_plain
 
 FEW_BATCHES = 8
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 BATCHES_AHEAD = 2  # more than there are processes, so that none waits for the next one
 
 
@@ -107,10 +110,12 @@ def _in_processes(batches: Iterable[TextBatch], encoder: Encoder, processes: int
         initargs=plain,
     )
     waiting: deque[tuple[TextBatch, Future[dict[str, Part]]]] = deque()
+    resource_tracker.ensure_running()  # which lets signals through again when it begins
     try:
         for batch in batches:
             without = TextBatch([], batch.split, batch.ends, batch.position)
-            waiting.append((without, pool.submit(_encode, batch)))
+            with _signals_blocked():  # submitting starts a process now and then
+                waiting.append((without, pool.submit(_encode, batch)))
             if len(waiting) >= processes + BATCHES_AHEAD:
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -121,12 +126,21 @@ def _in_processes(batches: Iterable[TextBatch], encoder: Encoder, processes: int
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """In a process started meanwhile for good: Ctrl-C reaches all, and the parent ends the rest."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _encoder: Encoder | None = None  # of a worker process
 
 
 def _begin(plain: dict[str, Any], dtype: str, end: int | None, val_share: float) -> None:
     global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _encoder = Encoder(from_plain(plain), dtype, end, val_share)
 

@@ -39,7 +39,8 @@ def partial_of(folder: Path) -> Path:
 def locked(folder: Path) -> Iterator[Path]:
     """The partial folder, of this process alone; waits while another process has it.
 
-    The kernel lets go of the lock when its process ends, in whatever way.
+    The kernel lets go of the lock when its process ends, in whatever way. Unlike a run's lock this
+    is a `flock`, for it is taken by threads too; the workers are spawned and inherit none.
     """
     partial = partial_of(folder)
     while True:

@@ -1,0 +1,33 @@
+"""Checkpoints: written whole or not at all, checked before they are believed, found again.
+
+Importing this loads no torch; each name loads its home on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpt2lab.checkpoint.callback import Checkpoints as Checkpoints
+    from gpt2lab.checkpoint.find import clean as clean
+    from gpt2lab.checkpoint.find import find_checkpoint as find_checkpoint
+    from gpt2lab.checkpoint.io import AtomicCheckpointIO as AtomicCheckpointIO
+    from gpt2lab.checkpoint.io import check_fits as check_fits
+    from gpt2lab.checkpoint.io import load_checkpoint as load_checkpoint
+    from gpt2lab.checkpoint.manifest import read_manifest as read_manifest
+
+_HOME = {
+    "AtomicCheckpointIO": "io",
+    "Checkpoints": "callback",
+    "check_fits": "io",
+    "clean": "find",
+    "find_checkpoint": "find",
+    "load_checkpoint": "io",
+    "read_manifest": "manifest",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gpt2lab.checkpoint' has no attribute {name!r}")
+    return getattr(import_module(f"gpt2lab.checkpoint.{_HOME[name]}"), name)

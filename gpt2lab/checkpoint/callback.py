@@ -1,0 +1,216 @@
+"""When a training saves, what it keeps, and what it knows to be saved."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from gpt2lab.checkpoint.background import Background, free_memory, snapshot
+from gpt2lab.checkpoint.find import recovered
+from gpt2lab.checkpoint.io import Content, bytes_needed, put, told, written
+from gpt2lab.checkpoint.manifest import (
+    MANIFEST,
+    Entry,
+    Manifest,
+    kept,
+    known_best,
+    name_of,
+    read_manifest,
+    step_files,
+    write_manifest,
+)
+
+
+class Checkpoints(Callback):
+    """Saves every n steps and at the end, after the step's evaluation.
+
+    `best` is the best evaluated one among those saved, by the metric that `monitor` names.
+
+    A save has three parts: `_save` takes the state between two steps; Lightning's strategy brings
+    it to the first rank and calls `_deliver`, which copies it where there is memory; `_write` puts
+    it on the disk, in a thread or here.
+
+    Args:
+        content: what stands in every checkpoint besides Lightning's: the settings, the data's
+            fingerprint and tokenizer; plain types only.
+        run: the id in the run's receipt.
+        keep: newest checkpoints that are kept, besides the best.
+        keep_every: a checkpoint at a multiple of so many steps is kept for good.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        eval_every: int,
+        monitor: str,
+        content: Content,
+        run: str = "",
+        keep: int = 2,
+        keep_every: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.every = every
+        self.eval_every = eval_every
+        self.monitor = monitor
+        self.content = content | {"run": run}
+        self.keep = keep
+        self.keep_every = keep_every
+        self.saved: list[Entry] = []
+        """What is on disk of the steps that this training goes on from, newest first."""
+        self.best: Entry | None = None
+        """The best evaluated one of all those steps, whether or not it is still there."""
+        self.background = Background()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: Content
+    ) -> None:
+        checkpoint |= self.content
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: Content
+    ) -> None:
+        """Know what is there; what lies beyond this step is no longer on record.
+
+        Its files go with the first save only.
+        """
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            manifest = self._manifest(recovered(self.folder))
+        known = [entry for entry in manifest.checkpoints if entry.step <= checkpoint["global_step"]]
+        if manifest.monitor != self.monitor:
+            known = [replace(entry, metric=None) for entry in known]
+        best, monitor = known_best(checkpoint)
+        if best is not None and monitor == self.monitor:
+            # Its file may have given way to a better one that this training drops again.
+            self.best = best
+            known = [replace(e, metric=best.metric) if e.file == best.file else e for e in known]
+        self.saved = [entry for entry in known if (self.folder / entry.file).exists()]
+        if trainer.is_global_zero and self.saved != manifest.checkpoints:
+            # Killed before that save, a run that was turned back goes on from where it was turned.
+            write_manifest(self.folder, self._manifest(self.saved))
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.background.check()
+        due = trainer.global_step % self.every == 0 or trainer.should_stop
+        evaluation_follows = trainer.global_step % self.eval_every == 0 or trainer.should_stop
+        if due and not (evaluation_follows and trainer.enable_validation):
+            self.save(trainer, None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.global_step % self.every == 0 or trainer.should_stop:
+            self.save(trainer, pl_module.latest.get(self.monitor))
+
+    def on_train_end(self, *_: Any) -> None:
+        self.background.wait()
+
+    def on_exception(self, *_: Any) -> None:
+        self.background.join()
+
+    def newest(self) -> Path | None:
+        """The last whole file of this training."""
+        self.background.join()
+        return self.folder / self.saved[0].file if self.saved else None
+
+    def save(self, trainer: Trainer, metric: float | None) -> None:
+        """Save the state between two steps: in a thread, or here if training is about to stop.
+
+        Raises:
+            RunError: if this one cannot be written, or the one before could not.
+        """
+        self.background.wait()
+        self._save(trainer, metric, in_background=not trainer.should_stop)
+
+    def save_now(self, trainer: Trainer) -> None:
+        """See to it that the state at trainer.global_step is on disk, from whatever thread.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        with suppress(Exception):  # an earlier save may have failed: that is what this one mends
+            self.background.wait()
+        self._save(trainer, None, in_background=False)
+
+    def _save(self, trainer: Trainer, metric: float | None, *, in_background: bool) -> None:
+        with trainer.lightning_module.update_lock:  # type: ignore[union-attr]
+            step = trainer.global_step
+            if self.saved and self.saved[0].step == step:
+                return
+            for logger in trainer.loggers:  # no row up to this step is missing after a kill
+                logger.save()
+            content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            if metric is not None and not math.isfinite(metric):
+                metric = None
+            entry = Entry(name_of(step), step, bytes=0, sha256="", metric=metric)
+            best = self._better(entry)
+            content["best"] = best and {
+                "file": best.file,
+                "step": best.step,
+                "metric": best.metric,
+                "monitor": self.monitor,
+            }
+            # Not by trainer.save_checkpoint, at whose end all ranks wait for each other: one thread
+            # of one rank may be all that is left to save.
+            trainer.strategy.save_checkpoint(
+                content,
+                self.folder / entry.file,
+                storage_options=partial(self._deliver, entry, in_background),
+            )
+
+    def _deliver(self, entry: Entry, in_background: bool, content: Content, path: Path) -> None:
+        """Lightning's way to the file ends here, on the first rank."""
+        if in_background and free_memory() >= 2 * bytes_needed(content):
+            self.background.start(partial(self._write, entry, snapshot(content), path))
+        else:
+            self._write(entry, content, path)
+
+    def _write(self, entry: Entry, content: Content, path: Path) -> None:
+        """At every moment, some whole checkpoint is on disk under its name and on record."""
+        with told(path, content):
+            with written(content, path) as file:
+                entry = replace(entry, bytes=file.bytes, sha256=file.sha256)
+                manifest = self._manifest([entry, *self.saved])
+                with recorded(self.folder, manifest):
+                    put(file.path, path)
+            self.best = self._better(entry)
+            # Only now, the new one being whole and named, may old ones go.
+            self.saved = kept(manifest, self.keep, self.keep_every)
+            prune(self.folder, self.saved)
+            write_manifest(self.folder, self._manifest(self.saved))
+
+    def _manifest(self, checkpoints: list[Entry]) -> Manifest:
+        run = {"id": self.content["run"], "name": self.folder.absolute().parent.name}
+        return Manifest(run, self.monitor, checkpoints)
+
+    def _better(self, entry: Entry) -> Entry | None:
+        return self._manifest([entry, self.best] if self.best else [entry]).best
+
+
+@contextmanager
+def recorded(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """A manifest on disk; after an error in the body, the one before it."""
+    before = read_manifest(folder)
+    try:
+        write_manifest(folder, manifest)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if before is not None:
+                write_manifest(folder, before)
+            else:
+                (folder / MANIFEST).unlink(missing_ok=True)
+        raise
+
+
+def prune(folder: Path, checkpoints: list[Entry]) -> None:
+    names = {entry.file for entry in checkpoints}
+    for path in step_files(folder):
+        if path.name not in names:
+            with suppress(OSError):  # the next save tries again
+                path.unlink()

@@ -1,0 +1,84 @@
+"""Whether a checkpoint file is what was written: by the checksum on record, or the zip's own."""
+
+import errno
+import hashlib
+import time
+import zipfile
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar
+
+from gpt2lab.checkpoint.manifest import Entry
+
+Answer = TypeVar("Answer")
+
+
+def once_a_file(check: Callable[[Path], Answer]) -> Callable[[Path], Answer]:
+    """Not again for a file that has not changed: a resume asks several times, of gigabytes."""
+    answers: dict[tuple[str, int, int, int], Answer] = {}
+
+    @wraps(check)
+    def remembering(path: Path) -> Answer:
+        stat = path.stat()
+        key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if key not in answers:
+            answer = check(path)
+            # A file's clock ticks in milliseconds: what is written twice in a tick looks unchanged.
+            if time.time_ns() - stat.st_mtime_ns < 2 * 10**9:
+                return answer
+            answers[key] = answer
+        return answers[key]
+
+    return remembering
+
+
+def fault(path: Path, entry: Entry | None) -> str | None:
+    """What is wrong with a checkpoint's bytes; None if they are whole.
+
+    Args:
+        entry: what is on record of it; without one, its zip must agree with itself.
+    """
+    try:
+        if not path.is_file():
+            return "is missing"
+        if entry is None:
+            return zip_fault(path) or None
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return f"has {size:,} bytes that are not a whole checkpoint, {entry.bytes:,} were saved"
+        found = sha256(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if found != entry.sha256:
+        return (
+            f"has {size:,} bytes that are not a whole checkpoint: "
+            f"their sha256 is {found}, {entry.sha256} was saved"
+        )
+    return None
+
+
+@once_a_file
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@once_a_file
+def zip_fault(path: Path) -> str:
+    """What contradicts itself in a file as torch writes it: a zip that is not compressed."""
+    size = path.stat().st_size
+    damaged = f"has {size:,} bytes that are not a whole checkpoint"
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            # Whatever is to be unpacked can be larger than the file, up to all of memory.
+            is_plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if not is_plain or sum(member.file_size for member in members) > size:
+                return damaged
+            return damaged if file.testzip() is not None else ""
+    except Exception as error:
+        # Damage shows as half a dozen types, and as an OSError where an offset has become absurd.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        return damaged

@@ -1,0 +1,59 @@
+"""How a program ends: its exit code, and its last lines on stderr."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from gpt2lab.config.redact import masked, redacted_arguments
+from gpt2lab.errors import Gpt2labError, RunError
+from gpt2lab.signals import CTRL_C, Signalled, raised
+
+BAD_INPUT = 2
+FAULT = 1
+INTERRUPTED = 130
+
+
+def exit_code(action: Callable[[], int]) -> int:
+    """What an action returns; 2 for bad input and 1 for a fault, each told in one line.
+
+    A traceback is shown for `debug=true` only.
+    """
+    debug = "debug=true" in [argument.lower() for argument in sys.argv[1:]]
+    redacted_arguments(sys.argv)  # so that their secrets are known, whatever is refused
+    try:
+        return action()
+    except BrokenPipeError:
+        # The reader of our output has left; Python would complain once more while closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
+    except (Exception, KeyboardInterrupt) as error:
+        problems, code = last_lines(raised() or error)
+        if debug and code == FAULT:
+            print(masked(traceback.format_exc()), end="", file=sys.stderr)
+    for problem in problems:
+        print(f"error: {masked(problem)}", file=sys.stderr)
+    return code
+
+
+def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
+    """What is said of an error, each line a problem, and the exit code.
+
+    Args:
+        where: stands before the name of an error that is a mistake of ours.
+    """
+    if isinstance(error, Gpt2labError):
+        return list(error.problems), BAD_INPUT
+    if isinstance(error, Signalled):
+        if error.number == signal.SIGUSR1:
+            from gpt2lab.slurm import requeue
+
+            requeue()
+        return [str(error)], error.code
+    if isinstance(error, KeyboardInterrupt):
+        return [CTRL_C], INTERRUPTED
+    if isinstance(error, RunError):
+        return [str(error)], FAULT
+    what = " ".join(str(error).split()) or "stopped"
+    return [f"{where}{type(error).__name__}: {what}; add debug=true to see where"], FAULT

@@ -1,0 +1,158 @@
+"""One run, one process: who is at work in a run's folder.
+
+A POSIX record lock: the kernel releases it when its process dies, however it dies, and loader
+workers that outlive a killed run do not hold it, for children inherit no record locks. (`flock`
+would be theirs too.) One trap comes with it: a process that closes any descriptor of the file
+gives up the lock, so nothing else may open it; hence `_held`.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.errors import ConfigError
+
+LOCK = "lock"
+
+# What file systems without record locks answer: some network ones, where they are not set up.
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+_held: set[Path] = set()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """While open, no other process trains in this folder, which must be there.
+
+    Raises:
+        ConfigError: if another does now, or if the folder cannot be written to.
+    """
+    path = folder.resolve() / LOCK
+    if path in _held:
+        raise ConfigError(_refusal(folder, _myself()))
+    try:
+        descriptor = _taken(path, folder)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}); "
+            "make the folder writable, or choose another"
+        ) from error
+    _held.add(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # while it is locked, so that nobody else's file is removed
+        _held.discard(path)
+        os.close(descriptor)
+
+
+def check_unlocked(folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: if another process is at work in the folder.
+    """
+    path = folder.resolve() / LOCK
+    if path in _held:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return  # there is none, or none that could be taken
+    try:
+        _take(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(path: Path, folder: Path) -> int:
+    """A descriptor of the locked file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with ExitStack() as otherwise:
+            otherwise.callback(os.close, descriptor)
+            _take(descriptor, folder)
+            with suppress(FileNotFoundError):
+                # Else its holder removed it between our opening and our locking.
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    _sign(descriptor)
+                    otherwise.pop_all()
+                    return descriptor
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: if another process has the lock.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        taken = error.errno in (errno.EACCES, errno.EAGAIN)
+        if not taken and error.errno not in _UNSUPPORTED:
+            raise
+        holder = _read(descriptor)
+        if taken or _is_alive(holder):
+            raise ConfigError(_refusal(folder, holder)) from error
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process that wrote this is still there; on another host nobody can say no."""
+    pid = holder.get("pid")
+    if not isinstance(pid, int) or pid == os.getpid():
+        return False
+    if holder.get("host") != platform.node():
+        return True
+    return _born(pid) is not None and _born(pid) == holder.get("born", _born(pid))
+
+
+def _born(pid: int) -> str | None:
+    """When a process of this machine began, in the kernel's ticks; None if there is no such."""
+    try:
+        # The name, in brackets, may hold spaces and brackets itself.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return "unknown"
+
+
+def _myself() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "born": _born(os.getpid()),  # tells a process from a later one of the same number
+    }
+
+
+def _sign(descriptor: int) -> None:
+    with suppress(OSError):  # a full disk: it is the kernel's lock that counts
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_myself()).encode() + b"\n", 0)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refusal(folder: Path, holder: dict[str, Any]) -> str:
+    where = f"process {holder['pid']}" if "pid" in holder else "another process"
+    where += f" on host {holder['host']}" if "host" in holder else ""
+    return f"{folder}: {where} is at work in it; wait for it, or choose another name"

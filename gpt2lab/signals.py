@@ -1,0 +1,214 @@
+"""SIGTERM, Ctrl-C and SIGUSR1: an exception outside of training, a request to stop while it runs.
+
+Python runs a handler between two bytecodes of the main thread, and so none while a backward pass
+is inside C++. The signal's number is written into a file descriptor at once, though, and a thread
+that reads there waits a little, and then does what the main thread could not.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+GRACE_S = 3.0
+"""How long a step, or an evaluation, may go on after a signal: ten seconds less a large save."""
+UNWIND_S = 8.0
+"""How long a program outside of training may take to close what is open."""
+CTRL_C = "Ctrl-C: stopped at once; what was saved before is whole"
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal outside of training; its text is an error line."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.code = 128 + number
+        name = signal.Signals(number).name
+        super().__init__(
+            CTRL_C
+            if number == signal.SIGINT
+            else f"{name}: stopped before the end; what was saved before is whole"
+        )
+
+
+def raise_signals() -> None:
+    """From here on signals raise, so that files are closed and processes end."""
+    for number in ASKED:
+        signal.signal(number, _raise)
+
+
+def raised() -> Signalled | None:
+    """What was raised, if anything: code that swallowed it may have raised something else since.
+
+    An import that is cut short is tried anew by some, and fails in a way of its own.
+    """
+    return _raised
+
+
+def default_signals() -> None:
+    """From here on they end the program where it is: there is nothing left to say."""
+    for number in ASKED:
+        signal.signal(number, signal.SIG_DFL)
+
+
+_raised: Signalled | None = None
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _raised
+    if _raised is not None:
+        if number == signal.SIGINT == _raised.number:
+            _leave_at_once(_raised)
+        return  # once is enough: what is open is being closed
+    _raised = Signalled(number)
+    # It may meet code that swallows all exceptions, or that takes too long.
+    timer = threading.Timer(UNWIND_S, _leave_at_once, args=(_raised,))
+    timer.daemon = True
+    timer.start()
+    raise _raised
+
+
+class Listener:
+    """Remembers the signal that asks a training to stop, and sees to it that it does.
+
+    Args:
+        leaves: without the main thread, if need be; of several ranks, the first one alone, which
+            saves and speaks for all and whose end is theirs.
+    """
+
+    def __init__(self, leaves: bool = True) -> None:
+        self.leaves = leaves
+        self.number: int | None = None
+        self._lock: AbstractContextManager[Any] = threading.RLock()
+        self._last_words: Callable[[], int] | None = None
+        self._is_over = False
+        self._thread: threading.Thread | None = None
+        self._timer: threading.Timer | None = None
+        self._handlers: dict[int, Any] = {}
+
+    @contextmanager
+    def during(
+        self, lock: AbstractContextManager[Any], last_words: Callable[[], int]
+    ) -> Iterator[None]:
+        """Around a training; it may begin to `listen` once it has something to save.
+
+        Args:
+            lock: held wherever the state is changed or saved.
+            last_words: saves what a step under way has not changed yet, says what is to be said,
+                and returns the exit code. Called with the lock held, from another thread than the
+                main one, which gets no further then.
+        """
+        self._lock, self._last_words = lock, last_words
+        try:
+            yield
+        finally:
+            with lock:  # for ever, where the other thread is already leaving
+                self._is_over = True
+            self._close()
+
+    def listen(self) -> None:
+        """Take the signals over; not in another thread than the main one, which gets none."""
+        if self._last_words is None or threading.current_thread() is not threading.main_thread():
+            return
+        source, self._target = os.pipe()
+        os.set_blocking(self._target, False)
+        self._thread = threading.Thread(target=self._watch, args=(source,), daemon=True)
+        self._thread.start()
+        self._handlers = {number: signal.signal(number, self._note) for number in ASKED}
+        self._wakeup = signal.set_wakeup_fd(self._target, warn_on_full_buffer=False)
+        _ours.add(self._target)
+
+    def _close(self) -> None:
+        if self._thread is None:
+            return
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.write(self._target, b"\0")
+        self._thread.join()
+        if self._timer is not None:
+            self._timer.cancel()
+        _ours.discard(self._target)
+        os.close(self._target)
+        self._thread = None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+    def _watch(self, source: int) -> None:
+        interrupts = 0
+        while number := os.read(source, 1)[0]:
+            if number not in ASKED:
+                continue
+            self._note(number, None)
+            if not self.leaves:
+                continue
+            if self._timer is None:
+                self._timer = threading.Timer(GRACE_S, self._leave)
+                self._timer.daemon = True
+                self._timer.start()
+            interrupts += number == signal.SIGINT
+            if interrupts == 2:
+                _leave_at_once(Signalled(number))
+        os.close(source)
+
+    def _leave(self) -> None:
+        with self._lock:
+            if not self._is_over:
+                assert self._last_words is not None
+                _leave_cores_to_this_thread()
+                _end(self._last_words())
+
+
+def _leave_cores_to_this_thread() -> None:
+    """Of this process: the step that is dropped would slow down the save, on all cores."""
+    main = threading.main_thread()
+    others = {thread.native_id for thread in threading.enumerate() if thread is not main}
+    lower = os.getpriority(os.PRIO_PROCESS, 0) + 10
+    with suppress(OSError):  # not a Linux
+        for task in Path("/proc/self/task").iterdir():
+            if int(task.name) not in others:
+                os.setpriority(os.PRIO_PROCESS, int(task.name), lower)
+
+
+def _leave_at_once(signalled: Signalled) -> NoReturn:
+    with suppress(OSError):
+        # Not by sys.stderr, whose lock another thread may hold.
+        os.write(2, f"error: {signalled}\n".encode())
+    _end_processes(signalled.code)
+
+
+def _end(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # closed, or its reader has left
+            stream.flush()
+    _end_processes(code)
+
+
+def _end_processes(code: int) -> NoReturn:
+    """End this process from any thread, and those that it has started."""
+    for child in multiprocessing.active_children():
+        child.kill()  # loader workers leave signals to their parent
+    os._exit(code)
+
+
+_ours: set[int] = set()
+"""Descriptors that listeners of this process read."""
+
+
+def _forget() -> None:
+    """A forked child's signals are not ours: Ctrl-C reaches all, and would count twice."""
+    if _ours:
+        previous = signal.set_wakeup_fd(-1)
+        if previous not in _ours:
+            signal.set_wakeup_fd(previous)
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,161 @@
+"""Several ranks, here two processes over gloo: the same training as on one device, and one end."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Callback
+
+from gpt2lab import fit
+from gpt2lab.config import Precision
+from gpt2lab.config.compose import settings_from
+from gpt2lab.errors import ConfigError
+from gpt2lab.experiment import build_data, quiet, with_vocabulary
+from gpt2lab.launch import cpus, on_ranks
+from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.targets import build_trainer
+
+pytestmark = pytest.mark.skipif(cpus() < 2, reason="two ranks need two CPU cores")
+
+TINY = [
+    "model=nano",
+    "trainer=cpu",
+    "precision=fp32",
+    "model.dropout=0",
+    "batch_size=8",
+    "stop_at=null",
+    "schedule.warmup_steps=1",
+    "trainer.log_every_n_steps=1",
+]
+# prefixes of all lengths, and 33 examples to evaluate, which two ranks cannot halve
+RAGGED = ["data=dates", "data.eval_examples=33", "optim.grad_clip=null"]
+
+
+class Gradients(Callback):
+    """Keeps the gradients of each step, unclipped."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        if gradients:
+            self.steps.append(torch.cat(gradients))
+
+
+def trained(overrides, devices):
+    """Gradients of each step, and the metrics, of a training without a folder."""
+    settings = settings_from("train", [*TINY, *overrides, f"devices={devices}"]).settings
+    quiet()
+    torch.manual_seed(settings.seed)
+    data = build_data(settings)
+    settings = with_vocabulary(settings, data)
+    # In float64, so that nothing but what is computed can differ: not how it is rounded.
+    module, gradients, metrics = GPT2LightningModule(settings).double(), Gradients(), []
+    trainer = build_trainer(settings, Precision.fp32, [gradients], [], Path())
+    module.record = metrics.append
+    trainer.fit(module, datamodule=data)
+    return gradients.steps, metrics
+
+
+GRID = {
+    (data, micro): [*overrides, f"micro_batch_size={micro}", "max_steps=3", "eval_every=3"]
+    for data, overrides in {"sort": ["data=sort", "optim.grad_clip=null"], "ragged": RAGGED}.items()
+    for micro in ("null", "2")
+}
+
+
+def all_of_the_grid(rank):
+    return {case: trained(overrides, devices=2) for case, overrides in GRID.items()}
+
+
+def test_ranks_and_micro_batches_do_not_change_gradients_losses_or_evaluations():
+    whole = {data: trained(GRID[data, "null"], devices=1) for data in ("sort", "ragged")}
+    for (data, micro), (gradients, metrics) in on_ranks(2, all_of_the_grid).items():
+        wanted_gradients, wanted_metrics = whole[data]
+        assert len(gradients) == 3
+        for found, wanted in zip(gradients, wanted_gradients, strict=True):
+            assert (found - wanted).norm() < 1e-10 * wanted.norm(), (data, micro)
+        assert [list(m) for m in metrics] == [list(m) for m in wanted_metrics]
+        for found, wanted in zip(metrics, wanted_metrics, strict=True):
+            for name in wanted:
+                assert math.isclose(found[name], wanted[name], rel_tol=1e-6), (data, micro, name)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(folder, name):
+    return [float(row[name]) for row in rows(folder) if row[name]]
+
+
+def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
+    overrides = [*TINY, "data=sort", "max_steps=4", "eval_every=2", f"runs_dir={tmp_path}"]
+    alone = fit([*overrides, "name=alone"])
+    both = fit([*overrides, "name=both", "devices=2"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "both"]
+    files = [sorted(p.name for p in run.folder.rglob("*")) for run in (alone, both)]
+    assert files[0] == files[1]
+    assert [row["step"] for row in rows(both.folder)] == ["1", "2", "3", "4"]
+    for name in ("train/loss", "train/grad_norm", "val/loss", "val/exact_match"):
+        found, wanted = column(both.folder, name), column(alone.folder, name)
+        assert found == pytest.approx(wanted, rel=1e-4), name  # fp32, four steps on
+    receipt = json.loads((both.folder / "receipt.json").read_text())
+    assert receipt["world_size"] == 2
+    assert "spawn" not in receipt["command"]
+    for name in ("steps", "tokens", "stop_reason"):
+        assert both.summary[name] == alone.summary[name]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["devices=2", "batch_size=9"], "devices: 2 devices does not divide batch_size=9"),
+        (
+            ["devices=2", "micro_batch_size=3"],
+            "micro_batch_size: 3 on 2 devices does not divide batch_size=8",
+        ),
+        (["devices=0"], "devices: 0 is out of range"),
+        (
+            ["devices=4096", "batch_size=4096"],
+            f"devices: 4096 were asked for, {cpus()} CPU cores were found",
+        ),
+        (["devices=2", "strategy=single"], "strategy: single is for one device"),
+        (
+            ["devices=2", "strategy=ddp", "strategy._target_=os.system"],
+            "strategy._target_: os.system is not allowed",
+        ),
+    ],
+)
+def test_devices_that_cannot_share_a_step_are_refused(tmp_path, overrides, problem):
+    with pytest.raises(ConfigError, match="^" + problem.replace("(", r"\(")):
+        fit([*TINY, "data=sort", f"runs_dir={tmp_path}", *overrides])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator: gpu was asked for, 0 GPUs"):
+        fit([*TINY, "data=sort", "trainer=gpu", "devices=2", f"runs_dir={tmp_path}"])
+
+
+@pytest.mark.gpu
+def test_more_gpus_than_there_are_are_refused(tmp_path):
+    found = torch.cuda.device_count()
+    asked = f"devices: {found + 1} were asked for, {found} GPUs were found"
+    with pytest.raises(ConfigError, match=asked):
+        fit(
+            [
+                *TINY,
+                "data=sort",
+                "trainer=gpu",
+                f"devices={found + 1}",
+                f"batch_size={found + 1}",
+                f"runs_dir={tmp_path}",
+            ]
+        )

@@ -1,0 +1,286 @@
+"""Going on: under the settings of the checkpoint, changed ones shown, in a folder of one's own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
+from gpt2lab.config.changes import changes, model_problems
+from gpt2lab.errors import ConfigError
+from gpt2lab.experiment import fit
+from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.lock import LOCK, lock
+from gpt2lab.loggers import read_metrics
+from tests.test_command_line import QUICK, start
+from tests.test_experiment import SHORT, weights
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train with exactly these overrides, in a runs_dir of the test's own."""
+
+    def run(*overrides):
+        return fit([f"runs_dir={tmp_path / 'runs'}", "trainer.log_every_n_steps=1", *overrides])
+
+    return run
+
+
+def legs(result):
+    return json.loads((result.folder / "receipt.json").read_text())["resumed"]
+
+
+def test_changes_are_told_with_old_and_new():
+    stored = {"seed": 1, "optim": {"lr": 0.003, "beta1": 0.9}, "model": {"n_layer": 3}}
+    now = {"seed": 1, "optim": {"lr": 0.001, "beta1": 0.9}, "model": {"n_layer": 4}}
+    found = changes(stored, now)
+    assert found == {"optim.lr": [0.003, 0.001], "model.n_layer": [3, 4]}
+    assert model_problems(found) == [
+        "model.n_layer: 3 in the checkpoint, 4 now; leave it out, or start a new run"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "now"),
+    [
+        ({"name": "a", "runs_dir": "x", "resume": None}, {"name": "b", "runs_dir": "y"}),
+        ({"trainer": {"accelerator": "cpu"}}, {"trainer": {"accelerator": "gpu"}}),
+        ({"model": {"vocab_size": 65}}, {"model": {"vocab_size": None}}),
+        ({"data": {"fingerprint": None}}, {"data": {"fingerprint": "abc"}}),
+        ({"debug": False, "profile": False}, {"debug": True, "profile": True}),
+        ({}, {"a_setting_of_a_later_version": 1}),
+        ({"max_minutes": 1}, {"max_minutes": 1.0}),
+    ],
+)
+def test_what_is_no_change_is_not_told(stored, now):
+    assert changes(stored, now) == {}
+
+
+def test_memory_alone_may_differ_in_a_model():
+    assert model_problems({"model.activation_checkpointing": [False, True]}) == []
+
+
+def test_another_model_is_refused_with_each_setting_named_and_the_run_left_alone(run):
+    first = run(*SHORT, "name=a")
+    before = {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError) as refusal:
+        run("name=a", "resume=last", "max_steps=9", "model.n_layer=4", "model.dropout=0")
+    assert refusal.value.problems == (
+        "model.n_layer: 3 in the checkpoint, 4 now; leave it out, or start a new run",
+        "model.dropout: 0.1 in the checkpoint, 0.0 now; leave it out, or start a new run",
+    )
+    assert {p: p.read_bytes() for p in first.folder.rglob("*") if p.is_file()} == before
+
+
+def test_other_settings_are_shown_and_stand_in_the_receipt(run, capsys):
+    first = run(*SHORT, "name=a", "schedule.decay_steps=4")
+    capsys.readouterr()
+    changed = ["max_steps=6", "optim.lr=0.001", "micro_batch_size=4"]
+    second = run("name=a", "resume=last", *changed, "model.activation_checkpointing=true")
+    lines = [
+        "model.activation_checkpointing: false -> true",
+        "optim.lr: 0.005 -> 0.001",
+        "max_steps: 4 -> 6",
+        "micro_batch_size: null -> 4",
+    ]
+    assert sorted(capsys.readouterr().err.splitlines()) == sorted(lines)
+    log = (first.folder / "train.log").read_text()
+    assert all(line in log for line in lines)
+    assert legs(second)[0]["changed"] == {
+        "model.activation_checkpointing": [False, True],
+        "optim.lr": [0.005, 0.001],
+        "max_steps": [4, 6],
+        "micro_batch_size": [None, 4],
+    }
+
+
+@pytest.fixture
+def crashed(run, monkeypatch):
+    """A run that breaks down after its second step."""
+    step = GPT2LightningModule.training_step
+
+    def failing(module, batch, index):
+        if module.trainer.global_step == 2:
+            raise RuntimeError("broken on purpose")
+        step(module, batch, index)
+
+    def start(*overrides):
+        with monkeypatch.context() as patch:
+            patch.setattr(GPT2LightningModule, "training_step", failing)
+            with pytest.raises(RuntimeError, match="broken on purpose"):
+                run(*overrides)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        # the experiment nano_sort, found by itself, sets the dropout and the rate
+        ["model=nano", "data=sort"],
+        ["model=nano"],
+        ["data=sort", "model=nano", "optim=adamw", "optim.beta2=0.5", "schedule=cosine"],
+        ["experiment=nano_sort", "model=nano", "data.length=3"],
+        ["model=nano", "data=sort", "data.num_digits=4", "optim=muon", "optim.lr=0.01"],
+    ],
+)
+def test_the_same_command_again_changes_nothing(run, crashed, capsys, command):
+    few = ["batch_size=8", "max_steps=4", "eval_every=2", "stop_at=null", "checkpoint_every=2"]
+    crashed(*command, *few, "name=a", "resume=auto")
+    straight = weights(run(*command, *few, "name=b"))
+    capsys.readouterr()
+    again = run(*command, *few, "name=a", "resume=auto")
+    assert "->" not in capsys.readouterr().err
+    assert legs(again) == [{**legs(again)[0], "step": 2, "changed": {}}]
+    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in straight.items())
+
+
+def test_a_value_from_the_environment_is_asked_for_again(run, monkeypatch):
+    monkeypatch.setenv("GPT2LAB_STEPS", "4")
+    from_environment = "eval_every=${oc.env:GPT2LAB_STEPS}"
+    run(*SHORT, "name=a", from_environment)
+    with pytest.raises(ConfigError, match=r"eval_every: is \$\{oc.env:GPT2LAB_STEPS\} in the ch"):
+        run("name=a", "resume=last", "max_steps=6")
+    assert run("name=a", "resume=last", "max_steps=6", from_environment).summary["steps"] == 6
+
+
+def test_an_automatic_resume_of_a_finished_run_ends_well(tmp_path):
+    command = [*QUICK, "name=a", "resume=auto"]
+    first = start(*command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    again = start(*command, cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (0, "")
+    line, folder = again.stdout.splitlines()
+    assert "is at step 2 of max_steps=2; nothing is left" in line
+    assert folder == "runs/a"
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
+
+
+def test_a_start_before_the_first_checkpoint_leaves_no_rows_to_the_next(run):
+    first = run(*SHORT, "name=a")
+    for file in (first.folder / "checkpoints").iterdir():
+        file.unlink()
+    again = run(*SHORT, "name=a", "resume=auto")
+    steps = [row["step"] for row in read_metrics(again.folder / "metrics.csv")]
+    assert steps == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("left", [[], [LOCK], [LOCK, ".receipt.json.tmp"]])
+def test_what_a_start_that_was_killed_left_is_no_run(run, tmp_path, left):
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    for name in left:
+        (folder / name).write_text("")
+    assert run(*SHORT, "name=a").summary["steps"] == 4
+    assert {p.name for p in folder.iterdir()}.isdisjoint(left)
+
+
+def test_no_lock_is_left_behind(run, tmp_path):
+    folder = run(*SHORT, "name=a").folder
+    assert not (folder / LOCK).exists()
+    with pytest.raises(ConfigError):
+        run(*SHORT, "name=a", "resume=last", "model.n_layer=1")
+    assert not (folder / LOCK).exists()
+
+
+def test_what_may_be_not_finite_is_never_said_by_the_checkpoint(run):
+    path = find_checkpoint(run(*SHORT, "name=a", "allow_nonfinite=model.wte.weight").folder, "last")
+    assert load_checkpoint(path)["settings"]["allow_nonfinite"] == "model.wte.weight"
+    run("name=a", "resume=last", "max_steps=6")
+    path = find_checkpoint(path.parent.parent, "last")
+    assert load_checkpoint(path)["settings"]["allow_nonfinite"] is None
+
+
+def test_a_run_at_work_is_told_by_whatever_comes_second(tmp_path):
+    """Before torch is loaded, and before anything in the folder is read."""
+    first = start(*QUICK, "name=a", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    for file in (tmp_path / "runs" / "a" / "checkpoints").iterdir():
+        file.write_bytes(b"not to be read")
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    path = tmp_path / "runs" / "a" / "checkpoints" / "step-000002.ckpt"
+    commands = [["name=a", resume] for resume in ("resume=last", "resume=auto", "resume=best")]
+    with lock(tmp_path / "runs" / "a"):
+        for command in ([*QUICK, "name=a"], *commands, [f"resume={path}"]):
+            second = start(*command, cwd=tmp_path)
+            assert second.returncode == 2
+            assert second.stderr.startswith("error: ")
+            assert "runs/a: process " in second.stderr
+            assert "is at work in it; wait for it, or choose another name" in second.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_gone_on_with_at_once_while_its_loader_workers_live(tmp_path):
+    endless = ["model=nano", "stop_at=null", "max_steps=1000000", "eval_every=1000000"]
+    often = ["checkpoint_every=50", "data.num_workers=2", "name=a"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpt2lab.train", *endless, *often], cwd=tmp_path
+    )
+    folder = tmp_path / "runs" / "a"
+    try:
+        while find_checkpoint(folder, "last") is None:
+            assert process.poll() is None
+            time.sleep(0.05)
+        second = start(*endless, "name=a", cwd=tmp_path)
+        assert f"process {process.pid} on host" in second.stderr
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (folder / LOCK).exists()
+    resumed = start("name=a", "resume=last", "max_minutes=1e-9", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_changed_settings_of_the_optimizer_are_used(run):
+    first = run(*SHORT, "name=a")
+    second = run("name=a", "resume=last", "max_steps=5", "optim.weight_decay=7", "optim.beta1=0.5")
+    content = load_checkpoint(find_checkpoint(second.folder, "last"))
+    decayed, *_ = content["optimizer_states"][0]["param_groups"]
+    assert (decayed["weight_decay"], decayed["betas"][0]) == (7.0, 0.5)
+    assert first.folder == second.folder
+
+
+def test_a_run_that_was_turned_back_goes_on_from_there_whenever_it_was_killed(run, monkeypatch):
+    folder = run(*SHORT, "name=a", "checkpoint_keep=9").folder
+
+    def killed(self, batch, index):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GPT2LightningModule, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(f"resume={folder / 'checkpoints' / 'step-000002.ckpt'}")
+    assert find_checkpoint(folder, "last").name == "step-000002.ckpt"
+    assert (folder / "checkpoints" / "step-000004.ckpt").exists()
+
+
+def test_an_automatic_resume_of_a_run_at_its_target_ends_well(run):
+    words = [*SHORT, "name=a", "resume=auto", "max_steps=9", "stop_at=val/loss:100"]
+    assert [run(*words).summary["steps"] for _ in range(2)] == [2, 2]
+    assert run(*words[:-1], "stop_at=null").summary["steps"] == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"x": 1}', b'{"id": "a", "resumed": 5}'])
+def test_a_damaged_receipt_costs_no_run_its_identity(run, content):
+    folder = run(*SHORT, "name=a").folder
+    identity = json.loads((folder / "receipt.json").read_text())["id"]
+    (folder / "receipt.json").write_bytes(content)
+    with pytest.warns(UserWarning, match=r"receipt\.json: is damaged; a new one is begun"):
+        again = run("name=a", "resume=last", "max_steps=5")
+    assert json.loads((folder / "receipt.json").read_text())["id"] == identity
+    assert [leg["step"] for leg in legs(again)] == [4]
+
+
+def test_metrics_that_cannot_be_read_are_put_aside(run):
+    folder = run(*SHORT, "name=a").folder
+    before = (folder / "metrics.csv").read_text().replace("step", "stop", 1)
+    (folder / "metrics.csv").write_text(before)
+    with pytest.warns(UserWarning, match=r"is damaged; it is kept as metrics\.csv\.damaged"):
+        run("name=a", "resume=last", "max_steps=5")
+    assert (folder / "metrics.csv.damaged").read_text() == before
+    assert [row["step"] for row in read_metrics(folder / "metrics.csv")] == ["5"]
