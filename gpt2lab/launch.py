@@ -34,7 +34,7 @@ from gpt2lab.signals import ASKED, Signalled, raise_signals, raised
 
 LEFT = {128 + number for number in ASKED}
 """Exit codes of a first rank that a signal has ended, and that has said so."""
-SURVIVAL_S = 2.0
+SURVIVAL_S = 1.5
 """How long ranks may go on after one has failed: long enough to close their files."""
 UNWIND_S = 8.0
 """How long a rank that failed may take to close its files and end its loader's workers."""

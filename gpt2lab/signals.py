@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-GRACE_S = 3.0
+GRACE_S = 2.0
 """How long a step, or an evaluation, may go on after a signal: ten seconds less a large save."""
 UNWIND_S = 8.0
 """How long a program outside of training may take to close what is open."""

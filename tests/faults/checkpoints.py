@@ -90,20 +90,20 @@ def newest_damaged(lab: Lab) -> None:
     """A warning names it, and the previous good one is taken, to the same end."""
     straight = lab.straight(SORT)
     damages: dict[str, Callable[[bytes], bytes] | None] = {**DAMAGES, "gone": None}
-    for what, damage in damages.items():
-        for resume in ("last", "auto"):
-            with lab.case(f"{what}, resume={resume}"):
-                cwd = lab.copy_of(straight)
-                path = last_checkpoint(cwd / "runs" / "a")
-                if damage is None:
-                    path.unlink()
-                else:
-                    path.write_bytes(damage(path.read_bytes()))
-                done = lab.train(cwd, "name=a", f"resume={resume}", "trainer.log_every_n_steps=1")
-                assert done.code == 0, done.err
-                assert path.name in done.err, f"no warning names {path.name}: {done.err}"
-                assert_same_end(cwd / "runs" / "a", straight)
-                assert_whole(cwd / "runs" / "a")
+    cases = [(what, resume) for what in damages for resume in ("last", "auto")]
+    for what, resume in lab.part(cases, 3):
+        with lab.case(f"{what}, resume={resume}"):
+            cwd = lab.copy_of(straight)
+            path = last_checkpoint(cwd / "runs" / "a")
+            if (damage := damages[what]) is None:
+                path.unlink()
+            else:
+                path.write_bytes(damage(path.read_bytes()))
+            done = lab.train(cwd, "name=a", f"resume={resume}", "trainer.log_every_n_steps=1")
+            assert done.code == 0, done.err
+            assert path.name in done.err, f"no warning names {path.name}: {done.err}"
+            assert_same_end(cwd / "runs" / "a", straight)
+            assert_whole(cwd / "runs" / "a")
 
 
 @row("every checkpoint damaged; the best one damaged")

@@ -153,13 +153,13 @@ def nan_loss(steps: list[int], value: str = "nan", rank: int | None = None) -> N
     GPT2.loss = spoilt  # type: ignore[method-assign]
 
 
-def named() -> None:
-    """Call each rank by its number where other processes can see it."""
+def named(path: str) -> None:
+    """Call each rank by its number where others can see it; the last hook of a call runs first."""
 
     def name(*_: Any, **__: Any) -> None:
         Path("/proc/self/comm").write_text(f"rank {os.environ.get('RANK', 0)}")
 
-    around("gpt2lab.lightning_module:GPT2LightningModule.training_step", 1, name, nothing)
+    around(path, 1, name, nothing)
 
 
 def absent(module: str) -> None:

@@ -123,7 +123,7 @@ def every_system_call_of_a_save(lab: Lab) -> None:
 def random_kills(lab: Lab) -> None:
     """A run killed, resumed, killed, resumed, killed and resumed ends as one that was not."""
     kills = 0
-    for chain in range(CHAINS // 5 if lab.is_share else CHAINS):
+    for chain in lab.part(range(CHAINS), 5):
         settings = (SORT, lab.text)[chain % 2]
         with lab.case(f"chain {chain}"):
             cwd = lab.fresh()

@@ -160,6 +160,10 @@ class Lab:
             told = " ".join(str(error).split())[:LONGEST_FAILURE]
             self.outcome.failures.append(f"{what}: {type(error).__name__} {told} at {place}")
 
+    def part(self, cases: Sequence[Any], every: int) -> Sequence[Any]:
+        """All cases; of a share, one in so many."""
+        return cases[::every] if self.is_share else cases
+
     def note(self, text: str) -> None:
         """A line beneath the table."""
         self.outcome.notes.append(text)

@@ -73,7 +73,7 @@ def once(lab: Lab) -> None:
 @row("SIGTERM at every step, over two epochs' ends")
 def at_every_step(lab: Lab) -> None:
     """k steps, a stop and N - k steps are N steps, bit for bit, for every k."""
-    for step in range(1, 24, 3 if lab.is_share else 1):
+    for step in lab.part(range(1, 24), 3):
         with lab.case(f"step {step}"):
             cwd = lab.fresh()
             hook = ("signal_in", {"path": STEP, "number": step, "signals": [SIGTERM]})
