@@ -42,9 +42,6 @@ VERSES = "".join(
 """A corpus of some 50 windows of 16 characters: 24 steps of 4 go over two epochs' ends."""
 
 
-LONGEST_FAILURE = 600
-
-
 @dataclass
 class Row:
     """One fault of the table, and the function that injects it in many cases."""
@@ -90,6 +87,11 @@ def missing(need: str) -> str | None:
     if done.returncode:
         return f"{need}: {(done.stderr.strip().splitlines() or ['not permitted'])[-1]}"
     return None
+
+
+def shortened(text: str) -> str:
+    """The begin and the end, where a failure says what it is."""
+    return text if len(text) < 900 else f"{text[:300]} ... {text[-600:]}"
 
 
 @dataclass
@@ -157,7 +159,7 @@ class Lab:
                 f"{Path(f.filename).name}:{f.lineno} {f.line}" for f in reversed(where) if f
             )
             self.outcome.tried += not counts
-            told = " ".join(str(error).split())[:LONGEST_FAILURE]
+            told = shortened(" ".join(str(error).split()))
             self.outcome.failures.append(f"{what}: {type(error).__name__} {told} at {place}")
 
     def part(self, cases: Sequence[Any], every: int) -> Sequence[Any]:
