@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from omegaconf import OmegaConf
 
+from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.errors import ConfigError
 from gpt2lab.exit import exit_code
 from gpt2lab.signals import default_signals, raise_signals
@@ -25,10 +26,10 @@ def show_errors(action: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def arguments(config_name: str, purpose: str) -> argparse.Namespace:
+def arguments(command: str, purpose: str) -> argparse.Namespace:
     """The flags and the overrides of one command line; answers `--help` by itself."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m gpt2lab.{config_name}", add_help=False, allow_abbrev=False
+        prog=f"python -m gpt2lab.{command}", add_help=False, allow_abbrev=False
     )
     parser.error = _usage_error  # type: ignore[method-assign]
     parser.add_argument("overrides", nargs="*")
@@ -40,8 +41,12 @@ def arguments(config_name: str, purpose: str) -> argparse.Namespace:
     if parsed.help:
         from gpt2lab.config.help import help_text
 
-        print(help_text(config_name, purpose), end="")
+        print(help_text(command, purpose), end="")
         sys.exit(0)
+    if parsed.multirun and not COMMAND_LINES[command].is_grid:
+        raise ConfigError(
+            f"--multirun: {command} takes one set of settings at a time; leave it out"
+        )
     return parsed
 
 

@@ -18,8 +18,6 @@ def main() -> int:
     flags = arguments("prepare", PURPOSE)
     as_json = "json=true" in map(str.lower, flags.overrides)
     overrides = [o for o in flags.overrides if o.lower() not in ("json=true", "json=false")]
-    if flags.multirun:
-        raise ConfigError("--multirun: prepares one corpus at a time; leave it out")
     composed = settings_from("train", overrides, flags.config_dir)
     if flags.cfg:
         print_settings(composed.printable)

@@ -86,7 +86,10 @@ def test_everything_is_answered_without_torch(tmp_path, corpus):
             ["data=text", "data.path=a.jsonl"],
             "a.jsonl:1: has no text in field 'text', but 'body'; set data.text_field",
         ),
-        (["-m", "data=builtin"], "--multirun: prepares one corpus at a time; leave it out"),
+        (
+            ["-m", "data=builtin"],
+            "--multirun: prepare takes one set of settings at a time; leave it out",
+        ),
     ],
 )
 @pytest.mark.usefixtures("corpus")

@@ -1,15 +1,19 @@
 """What must hold between and within settings beyond their types; every problem found at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from gpt2lab.config.changes import shown
 from gpt2lab.config.settings import (
     CosineConfig,
     DataConfig,
     GPT2Config,
     PairsConfig,
     PairsSource,
+    Precision,
+    SampleConfig,
+    SamplingConfig,
     SortConfig,
     TextConfig,
     TextSource,
@@ -270,19 +274,89 @@ def special_keys(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from special_keys(inner, f"{path}[{i}]")
 
 
-def problems(config: TrainConfig) -> list[str]:
-    """Everything wrong with settings whose types are right; empty when all is well."""
-    found = list(range_problems(config))
-    found += model_problems(config.model)
+def train_problems(config: TrainConfig) -> Iterator[str]:
+    yield from model_problems(config.model)
     if isinstance(config.data, SortConfig):
-        found += sort_problems(config.data, config.model)
+        yield from sort_problems(config.data, config.model)
     if isinstance(config.data, TextConfig):
-        found += text_problems(config.data)
+        yield from text_problems(config.data)
     if isinstance(config.data, PairsConfig):
-        found += pairs_problems(config.data, config.model)
+        yield from pairs_problems(config.data, config.model)
     if config.stop_at is not None:
-        found += stop_at_problems(config.stop_at, config.data)
-    found += step_problems(config)
-    found += run_problems(config)
-    found += target_problems(config)
-    return found
+        yield from stop_at_problems(config.stop_at, config.data)
+    yield from step_problems(config)
+    yield from run_problems(config)
+    yield from target_problems(config)
+
+
+def checkpoint_problems(checkpoint: str | None) -> Iterator[str]:
+    """Of whatever needs one; whether it is there is found out later."""
+    if not checkpoint:
+        yield (
+            f"checkpoint: is {'null' if checkpoint is None else 'empty'}; give a run folder, "
+            "a checkpoint file, or a folder in the Hugging Face layout"
+        )
+
+
+def prompt_problems(config: SampleConfig) -> Iterator[str]:
+    if config.prompts == "":
+        yield "prompts: is empty; name a file, or leave prompts out"
+    if config.prompts is not None and config.prompt is not None:
+        yield f"prompts: {config.prompts} and prompt= are both given; leave one out"
+    try:
+        (config.prompt or "").encode()
+    except UnicodeEncodeError as error:
+        yield f"prompt: character {error.start + 1} is no whole one; give the text as UTF-8"
+
+
+def output_problems(config: SampleConfig) -> Iterator[str]:
+    """Ways of showing text that do not go together."""
+    given = {
+        name: f"{name}={shown(getattr(config, name))}"
+        for name in ("json", "json_lines", "num_samples", "prompts")
+        if getattr(config, name) != getattr(SampleConfig, name)
+    }
+    if config.interactive:
+        yield from (
+            f"interactive: true asks for each prompt; leave out {o}" for o in given.values()
+        )
+    elif config.stream:
+        yield from (
+            f"stream: true shows one text as it comes; leave out {o}" for o in given.values()
+        )
+    if {"json", "json_lines"} <= given.keys():
+        yield "json: true makes one object of what json_lines=true makes lines; leave one out"
+    if config.logprobs and not {"json", "json_lines"} & given.keys():
+        yield "logprobs: true shows in JSON alone; add json_lines=true or json=true"
+    if config.logprobs and config.sampling.num_beams > 1:
+        yield "logprobs: true is for one token after another, not for beams; leave one out"
+
+
+def beam_problems(sampling: SamplingConfig) -> Iterator[str]:
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        if sampling.num_beams > 1 and (value := getattr(sampling, name)):
+            yield (
+                f"sampling.num_beams: {sampling.num_beams} beams draw nothing, which "
+                f"sampling.{name}={value} is for; add sampling=greedy, or leave one out"
+            )
+
+
+def sample_problems(config: SampleConfig) -> Iterator[str]:
+    yield from checkpoint_problems(config.checkpoint)
+    yield from prompt_problems(config)
+    yield from output_problems(config)
+    yield from beam_problems(config.sampling)
+    if config.quantize is not None and config.precision is Precision.fp32:
+        yield f"quantize: {config.quantize.name} is not precision=fp32; leave one out"
+
+
+RULES: dict[type, Callable[[Any], Iterator[str]]] = {
+    TrainConfig: train_problems,
+    SampleConfig: sample_problems,
+}
+"""What must hold between the settings of each command line."""
+
+
+def problems(config: Any) -> list[str]:
+    """Everything wrong with settings whose types are right; empty when all is well."""
+    return [*range_problems(config), *RULES[type(config)](config)]

@@ -4,10 +4,11 @@ Everything is looked at before anything is done: Hydra's job never begins here, 
 appears for a typo. Its errors become lines of ours.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -23,19 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt2lab.config import plugins
 from gpt2lab.config.changes import leaves
 from gpt2lab.config.check import OWNED_TRAINER_ARGUMENTS, owned_argument, run_problems
+from gpt2lab.config.commands import COMMAND_LINES, LIGHTNING_GROUPS
 from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
 from gpt2lab.config.redact import REDACTED, is_secret, printable, redacted, remember
-from gpt2lab.config.settings import (
-    SHAPES,
-    DataConfig,
-    OptimConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from gpt2lab.config.settings import SHAPES, TrainConfig
 from gpt2lab.errors import ConfigError
 
-LIGHTNING_GROUPS = ("trainer", "strategy", "logger", "callbacks")
 WHERE = ("name", "runs_dir", "resume", "allow_nonfinite")
 """The settings by which a checkpoint is found and loaded."""
 NEVER_FROM_CHECKPOINTS = (*LIGHTNING_GROUPS, *WHERE, "profile", "debug")
@@ -44,18 +39,23 @@ MANY_AT_ONCE = ("logger", "callbacks", "experiment")
 
 @dataclass
 class Composed:
-    """Checked settings, and the same as plain values that may be shown and stored."""
+    """Checked settings, and the same as plain values that may be shown and stored.
 
-    settings: TrainConfig
+    The settings are of the command line's own class, such as TrainConfig.
+    """
+
+    settings: Any
     printable: dict[str, Any]
 
 
 def register_schemas() -> None:
     """Make the dataclasses known to Hydra, and the one computed link of conf/data/sort.yaml."""
     store = ConfigStore.instance()
-    # Bases stand where a group's option brings its own shape: Hydra merges subclasses only.
-    bases = TrainConfig(data=DataConfig(), optim=OptimConfig(), schedule=ScheduleConfig())
-    store.store(name="schema_train", node=bases)
+    for name, command in COMMAND_LINES.items():
+        # Bases stand where a group's option brings its own shape: Hydra merges subclasses only.
+        declared = field_types(command.root).items()
+        bases = {group: base() for group, base in declared if group in SHAPES}
+        store.store(name=f"schema_{name}", node=command.root(**bases))
     for group, shapes in SHAPES.items():
         for kind, shape in shapes.items():
             store.store(group=group, name=f"schema_{kind}", node=shape, package=group)
@@ -64,12 +64,16 @@ def register_schemas() -> None:
 
 
 def compose(
-    config_name: str, overrides: Sequence[str] = (), config_dirs: Iterable[str] = ()
+    config_name: str,
+    overrides: Sequence[str] = (),
+    config_dirs: Iterable[str] = (),
+    texts: Mapping[str, str | None] = MappingProxyType({}),
 ) -> DictConfig:
     """Hydra's composition of conf/<config_name>.yaml with overrides; not yet parsed.
 
     Args:
         config_dirs: further folders laid out as conf/, in which groups and options are looked for.
+        texts: values that Hydra does not see, as in `verbatim`.
     Raises:
         ConfigError: one line for each override that cannot be.
     """
@@ -82,19 +86,21 @@ def compose(
     def attempt(chosen: list[Override]) -> DictConfig:
         return _hydra_compose(config_name, [o.input_line or "" for o in chosen] + extra)
 
-    good, found = _sifted(parse_overrides(overrides), groups(config_dirs), attempt)
+    options = groups(config_name, config_dirs)
+    good, found = _sifted(config_name, parse_overrides(overrides, config_name), options, attempt)
     try:
         cfg = attempt(good)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(*(found or [_translated(error)])) from error
     if found:
         with suppress(ConfigError):  # what the good ones have wrong beyond names and types
-            parse(resolved(cfg), found)
+            parse({**resolved(cfg), **texts}, found, root=COMMAND_LINES[config_name].root)
         raise ConfigError(*found)
     return cfg
 
 
 def _sifted(
+    config_name: str,
     parsed: list[Override],
     options: dict[str, list[str]],
     attempt: Callable[[list[Override]], DictConfig],
@@ -104,9 +110,9 @@ def _sifted(
     Hydra stops at its first problem and speaks of itself, so each override is looked at alone.
     """
     good, found = [], []
-    choices = [o for o in parsed if is_choice(o)]
+    choices = [o for o in parsed if is_choice(o, options)]
     for choice in choices:
-        problems = _choice_problems(choice, options[choice.key_or_group])
+        problems = _choice_problems(config_name, choice, options[choice.key_or_group])
         found += problems
         if not problems:
             good.append(choice)
@@ -115,8 +121,8 @@ def _sifted(
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(*found, _translated(error)) from error
     for override in parsed:
-        if not is_choice(override):
-            problem = _value_problem(override, bare)
+        if not is_choice(override, options):
+            problem = _value_problem(config_name, override, bare)
             if problem is None:
                 good.append(override)
             else:
@@ -128,7 +134,7 @@ def settings_from(
     config_name: str,
     overrides: Sequence[str] = (),
     config_dirs: Iterable[str] = (),
-    saved: Callable[[TrainConfig], dict[str, Any] | None] = lambda settings: None,
+    saved: Callable[[TrainConfig], dict[str, Any] | None] | None = None,
 ) -> Composed:
     """Compose, resolve every interpolation, parse.
 
@@ -136,11 +142,14 @@ def settings_from(
     them all.
 
     Args:
-        saved: the settings stored in the checkpoint that `resume` asks for, given settings of
-            which only those of WHERE count; None for a fresh start.
+        saved: of train, the settings stored in the checkpoint that `resume` asks for, given
+            settings of which only those of WHERE count; None for a fresh start.
     Raises:
         ConfigError: one line for each problem.
     """
+    if saved is None:
+        texts, others = verbatim(COMMAND_LINES[config_name].root, overrides)
+        return from_config(compose(config_name, others, config_dirs, texts), config_name, texts)
     parsed = parse_overrides(overrides)
     place = [o.input_line or "" for o in parsed if o.key_or_group in WHERE]
     if not any(text.startswith("resume=") for text in place):
@@ -169,10 +178,33 @@ def shapes_of(stored: dict[str, Any]) -> list[str]:
     return [f"{group}={kind}" for group, kind in kinds.items() if kind in SHAPES[group]]
 
 
-def from_config(cfg: DictConfig) -> Composed:
-    """Resolve and parse what Hydra composed."""
+def from_config(
+    cfg: DictConfig,
+    config_name: str = "train",
+    texts: Mapping[str, str | None] = MappingProxyType({}),
+) -> Composed:
+    """Resolve and parse what Hydra composed; `texts` as in `compose`."""
     values, shown = resolved(cfg), printable(cfg)  # both first: by them secrets are known
-    return Composed(parse(values), shown)
+    settings: Any = parse({**values, **texts}, root=COMMAND_LINES[config_name].root)
+    return Composed(settings, {**shown, **texts})
+
+
+def verbatim(root: type, overrides: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+    """Values of the settings that are `verbatim`, and all other overrides.
+
+    A prompt may hold commas, colons, quotes, brackets, `=` and `${`, all of which mean something
+    in Hydra's grammar, and its 007 is no 7. So Hydra does not get to see it.
+    """
+    keys = {field.name for field in fields(root) if field.metadata.get("verbatim")}
+    texts: dict[str, str | None] = {}
+    others = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if key in keys and equals:
+            texts[key] = {"null": None, "'null'": "null", '"null"': "null"}.get(text, text)
+        else:
+            others.append(override)
+    return texts, others
 
 
 def on_top(
@@ -242,7 +274,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+def parse_overrides(overrides: Sequence[str], config_name: str = "train") -> list[Override]:
     """Hydra's reading of each override.
 
     Raises:
@@ -256,16 +288,16 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         except HydraException:
             found.append(
                 f"{redacted(text)}: cannot be read as key=value; "
-                "quote values with spaces or signs, as in 'name=\"a b\"'"
+                f"quote values with spaces or signs, as in {COMMAND_LINES[config_name].quoted}"
             )
     if found:
         raise ConfigError(*found)
     return parsed
 
 
-def is_choice(override: Override) -> bool:
-    """Whether an override picks an option of a group, such as model=small."""
-    return override.key_or_group in groups() and not isinstance(override.value(), dict)
+def is_choice(override: Override, options: Container[str]) -> bool:
+    """Whether an override picks an option of one of these groups, such as model=small."""
+    return override.key_or_group in options and not isinstance(override.value(), dict)
 
 
 def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -284,7 +316,7 @@ def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
     return cfg
 
 
-def _choice_problems(choice: Override, options: list[str]) -> list[str]:
+def _choice_problems(config_name: str, choice: Override, options: list[str]) -> list[str]:
     group, known = choice.key_or_group, ", ".join(options)
     if choice.type is OverrideType.DEL:
         if group in MANY_AT_ONCE:
@@ -292,7 +324,7 @@ def _choice_problems(choice: Override, options: list[str]) -> list[str]:
         return [f"{group}: cannot be left out; choose one of {known}"]
     if choice.is_sweep_override():
         text = (choice.input_line or "").partition("=")[2]
-        return [f"{group}: {text} is several options; choose one, or add --multirun"]
+        return [f"{group}: {text} is several options; choose one{_or_a_grid(config_name)}"]
     value = choice.value()
     if isinstance(value, list) and group not in MANY_AT_ONCE:
         return [f"{group}: takes one option, not a list; choose one of {known}"]
@@ -303,7 +335,11 @@ def _choice_problems(choice: Override, options: list[str]) -> list[str]:
     ]
 
 
-def _value_problem(override: Override, cfg: DictConfig) -> str | None:
+def _or_a_grid(config_name: str) -> str:
+    return ", or add --multirun" if COMMAND_LINES[config_name].is_grid else ""
+
+
+def _value_problem(config_name: str, override: Override, cfg: DictConfig) -> str | None:
     """A line if the key does not exist or the value does not fit; None if all is well."""
     key = override.key_or_group
     if key.startswith(("hydra.", "hydra/")):
@@ -312,10 +348,10 @@ def _value_problem(override: Override, cfg: DictConfig) -> str | None:
         text = (override.input_line or "").partition("=")[2]
         if is_secret(key):
             text = REDACTED
-        return f"{key}: {text} is several values; quote them, or add --multirun"
-    if key.split(".")[0] in LIGHTNING_GROUPS and "." in key:
+        return f"{key}: {text} is several values; quote them{_or_a_grid(config_name)}"
+    cls, options = COMMAND_LINES[config_name].root, COMMAND_LINES[config_name].groups
+    if "." in key and key.split(".")[0] in {*LIGHTNING_GROUPS} & {*options}:
         return _argument_problem(key, override, cfg)
-    cls: type = TrainConfig
     *parents, last = key.split(".")
     path = ""
     for parent in parents:
@@ -330,7 +366,9 @@ def _value_problem(override: Override, cfg: DictConfig) -> str | None:
     hints = field_types(cls)
     if last not in hints:
         if not parents and last != "_target_":
-            return f"{last}: there is no such setting; {near(last, {*hints, *groups()})}"
+            inner = [f"{group}.{last}" for group in hints if last in _names(group, hints, cfg)]
+            hint = f"did you mean {inner[0]}?" if inner else near(last, {*hints, *options})
+            return f"{last}: there is no such setting; {hint}"
         return unknown_key(path, last, cls)
     value = override.value()
     if override.type is OverrideType.DEL:
@@ -344,6 +382,13 @@ def _value_problem(override: Override, cfg: DictConfig) -> str | None:
     except ValueError as error:
         return f"{key}: {error}"
     return None
+
+
+def _names(group: str, hints: dict[str, Any], cfg: DictConfig) -> Iterable[str]:
+    """The settings of a group, by the shape that it has; none of what is one value."""
+    if not is_dataclass(hints[group]):
+        return ()
+    return field_types(shape_of(group, OmegaConf.select(cfg, f"{group}.kind"), hints[group]))
 
 
 def _argument_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
@@ -385,4 +430,4 @@ def _translated(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         key, first = cause.full_key, str(cause).splitlines()[0]
-    return f"{key}: {first}; see python -m gpt2lab.train --help"
+    return f"{key}: {first}; see --help"

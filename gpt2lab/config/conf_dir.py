@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.errors import ConfigError
 
 
@@ -15,10 +16,13 @@ def conf_dir() -> Path:
     raise ConfigError(f"{package / 'conf'}: the settings are missing; install gpt2lab again")
 
 
-def groups(config_dirs: Iterable[str] = ()) -> dict[str, list[str]]:
-    """The options of each group: the yaml files of each folder of conf/ and of further folders."""
-    options: dict[str, set[str]] = {}
-    for root in (conf_dir(), *map(Path, config_dirs)):
-        for folder in (f for f in root.iterdir() if f.is_dir()):
-            options.setdefault(folder.name, set()).update(f.stem for f in folder.glob("*.yaml"))
-    return {group: sorted(options[group]) for group in sorted(options)}
+def groups(command: str = "train", config_dirs: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The options of each group of a command line, by name.
+
+    They are the yaml files of the group's folder in conf/ and in further folders laid out so.
+    """
+    roots = (conf_dir(), *map(Path, config_dirs))
+    return {
+        group: sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")})
+        for group in sorted(COMMAND_LINES[command].groups)
+    }

@@ -6,13 +6,15 @@ Read from the files themselves, which is faster than composing and cannot fall b
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
 from gpt2lab.config import settings
+from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.config.conf_dir import groups
-from gpt2lab.config.settings import SHAPES, GPT2Config, TrainConfig
+from gpt2lab.config.parse import field_types
+from gpt2lab.config.settings import SHAPES
 
 _USAGE = """\
 {purpose}
@@ -20,25 +22,34 @@ _USAGE = """\
 usage: python -m gpt2lab.{command} [group=option ...] [setting=value ...]
 
   --cfg job          print the composed settings and leave
-  --multirun, -m     run every combination of comma-separated values
-  --config-dir DIR   look for options in DIR too, a folder laid out as conf/
+{grid}  --config-dir DIR   look for options in DIR too, a folder laid out as conf/
 
 groups and their options
 """
+_GRID = "  --multirun, -m     run every combination of comma-separated values\n"
 
 
 def help_text(command: str, purpose: str) -> str:
-    text = _USAGE.format(command=command, purpose=purpose)
-    for group, options in groups().items():
+    known = COMMAND_LINES[command]
+    text = _USAGE.format(command=command, purpose=purpose, grid=_GRID if known.is_grid else "")
+    for group, options in groups(command).items():
         text += f"  {group:12} {', '.join(options)}\n"
-    sections: list[tuple[str, type]] = [("settings", TrainConfig), ("model.*", GPT2Config)]
-    for group, shapes in SHAPES.items():
-        sections += [(f"{group}.* of {group}={kind}", shape) for kind, shape in shapes.items()]
-    for title, cls in sections:
+    for title, cls in sections(known.root):
         text += f"\n{title}\n"
         for name, default, meaning in documented(cls):
             text += f"  {f'{name}={default}':32} {meaning}\n"
     return text
+
+
+def sections(root: type) -> Iterator[tuple[str, type]]:
+    """Title and dataclass of the settings themselves, then of each group in each of its shapes."""
+    yield "settings", root
+    for group, declared in field_types(root).items():
+        if group in SHAPES:
+            for kind, shape in SHAPES[group].items():
+                yield f"{group}.* of {group}={kind}", shape
+        elif isinstance(declared, type) and is_dataclass(declared):
+            yield f"{group}.*", declared
 
 
 def documented(cls: type) -> Iterator[tuple[str, str, str]]:

@@ -5,10 +5,10 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
-from gpt2lab.config.check import problems
-from gpt2lab.config.settings import SHAPES, TrainConfig
+from gpt2lab.config.check import model_problems, problems, range_problems
+from gpt2lab.config.settings import SHAPES, GPT2Config, TrainConfig
 from gpt2lab.errors import ConfigError
 
 T = TypeVar("T")
@@ -16,18 +16,45 @@ T = TypeVar("T")
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-def parse(plain: Mapping[str, Any], found: list[str] | None = None) -> TrainConfig:
+@overload
+def parse(plain: Mapping[str, Any], found: list[str] | None = None) -> TrainConfig: ...
+
+
+@overload
+def parse(plain: Mapping[str, Any], found: list[str] | None = None, *, root: type[T]) -> T: ...
+
+
+def parse(
+    plain: Mapping[str, Any], found: list[str] | None = None, *, root: type[Any] = TrainConfig
+) -> Any:
     """Checked settings from a mapping of plain values, as read from yaml or a checkpoint.
 
     Args:
+        root: the dataclass of all of them.
         found: problems found before, to which the new ones are added.
     Raises:
         ConfigError: with one line for every unknown key, wrong type, value out of range and
             contradiction. A value of the wrong type counts as its default in the rest.
     """
     found = [] if found is None else found
-    config = _build(TrainConfig, plain, "", found)
+    config = _build(root, plain, "", found)
     found += problems(config)
+    if found:
+        raise ConfigError(*found)
+    return config
+
+
+def parse_group(cls: type[T], plain: Mapping[str, Any], path: str) -> T:
+    """The same for one group alone, such as the model of a checkpoint, whatever the others are.
+
+    Args:
+        path: stands before its keys in messages, such as `model.`
+    """
+    found: list[str] = []
+    config = _build(cls, plain, path, found)
+    found += range_problems(config, path)
+    if isinstance(config, GPT2Config):
+        found += model_problems(config)
     if found:
         raise ConfigError(*found)
     return config

@@ -70,10 +70,15 @@ def is_secret(key: str) -> bool:
     return _SECRET_NAME.search(key.split(".")[-1]) is not None
 
 
+def _hides(key: Any, value: Any) -> bool:
+    """Whether a value is a secret: true, as add_start_token has it, is none."""
+    return is_secret(str(key)) and value is not None and not isinstance(value, bool)
+
+
 def mask(cfg: DictConfig | ListConfig) -> None:
     """Replace secret-looking values where they stand; interpolations are left as they are."""
     for key, node in _children(cfg):
-        if is_secret(str(key)) and "${" not in str(node):
+        if _hides(key, node._value()) and "${" not in str(node):
             cfg[key] = REDACTED
         elif isinstance(node, DictConfig | ListConfig) and _children(node):
             mask(node)
@@ -91,7 +96,7 @@ def _collect(node: DictConfig | ListConfig, secrets: set[str]) -> None:
     for key, child in _children(node):
         raw = child._value()
         from_environment = isinstance(raw, str) and _ENVIRONMENT.search(raw)
-        if from_environment or (is_secret(str(key)) and raw is not None):
+        if from_environment or _hides(key, raw):
             _add_texts(node[key], secrets)
         elif isinstance(child, DictConfig | ListConfig):
             _collect(child, secrets)
@@ -113,7 +118,7 @@ def _show(node: DictConfig | ListConfig, secrets: set[str]) -> Any:
         raw = child._value()
         if isinstance(raw, str) and _ENVIRONMENT.search(raw):
             shown[key] = raw
-        elif is_secret(str(key)) and raw is not None:
+        elif _hides(key, raw):
             shown[key] = REDACTED  # a number, a list or a mapping as well
         elif isinstance(child, DictConfig | ListConfig) and _children(child):
             shown[key] = _show(child, secrets)

@@ -1,0 +1,41 @@
+"""Which settings each command line has, and which folders of conf/ it chooses from.
+
+A new one is a dataclass in `settings`, its rules in `check`, conf/<name>.yaml, which begins with
+`defaults: [schema_<name>, _self_, ...]`, and a line here.
+"""
+
+from dataclasses import dataclass, replace
+
+from gpt2lab.config.settings import SampleConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What one command line can be told.
+
+    Args:
+        root: the dataclass of its settings.
+        groups: folders of conf/ of which it takes an option each.
+        is_grid: whether --multirun runs every combination of comma-separated values.
+        quoted: how a value with blanks is given, in an example.
+    """
+
+    root: type
+    groups: tuple[str, ...]
+    is_grid: bool = False
+    quoted: str = "'name=\"a b\"'"
+
+
+LIGHTNING_GROUPS = ("trainer", "strategy", "logger", "callbacks")
+"""Groups of train whose values are Lightning's own arguments."""
+
+COMMAND_LINES = {
+    "train": CommandLine(
+        TrainConfig,
+        ("model", "data", "optim", "schedule", *LIGHTNING_GROUPS, "experiment"),
+        is_grid=True,
+    ),
+    "sample": CommandLine(SampleConfig, ("sampling",), quoted='prompt="a b"'),
+}
+# It is told what train would be told.
+COMMAND_LINES["prepare"] = replace(COMMAND_LINES["train"], is_grid=False)
