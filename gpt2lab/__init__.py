@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gpt2lab.config import GPT2Config as GPT2Config
     from gpt2lab.experiment import fit as fit
+    from gpt2lab.generation import generate as generate
+    from gpt2lab.loading import load as load
     from gpt2lab.model import GPT2 as GPT2
 
 __version__ = "0.3.0"
 
-_HOME = {"GPT2": "gpt2lab.model", "GPT2Config": "gpt2lab.config", "fit": "gpt2lab.experiment"}
-__all__ = ["GPT2", "GPT2Config", "__version__", "fit"]
+# A module of a name's own would hide it, once imported: hence no load.py.
+_HOME = {
+    "GPT2": "gpt2lab.model",
+    "GPT2Config": "gpt2lab.config",
+    "fit": "gpt2lab.experiment",
+    "generate": "gpt2lab.generation",
+    "load": "gpt2lab.loading",
+}
+__all__ = ["GPT2", "GPT2Config", "__version__", "fit", "generate", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ from gpt2lab.data.tokens import open_corpus
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
+from gpt2lab.precision import chosen_precision
 from gpt2lab.resume import (
     Origin,
     changed_settings,
@@ -157,15 +158,13 @@ def with_vocabulary(settings: TrainConfig, data: StepDataModule) -> TrainConfig:
 
 def choose_precision(settings: TrainConfig) -> Precision:
     """What `auto` stands for on this machine."""
-    if settings.precision is not Precision.auto:
-        return settings.precision
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    if settings.trainer.get("accelerator") != "cpu" and has_gpu:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return Precision.bf16 if bf16 else Precision.fp32
+    device_type = "cpu"
+    if settings.trainer.get("accelerator") != "cpu":
+        if torch.cuda.is_available():
+            device_type = "cuda"
+        elif torch.backends.mps.is_available():
+            device_type = "mps"
+    return chosen_precision(settings.precision, device_type)
 
 
 def quiet() -> None:

@@ -6,6 +6,10 @@ D = C / H, V vocabulary.
 """
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +21,9 @@ from gpt2lab.config import GPT2Config
 from gpt2lab.config.check import model_problems
 from gpt2lab.errors import ConfigError
 from gpt2lab.loss import prefix_masked_cross_entropy, score_targets
+
+if TYPE_CHECKING:
+    from gpt2lab.generation.speech import Speech
 
 LAYER_NORM_EPS = 1e-5
 INIT_STD = 0.02
@@ -38,6 +45,21 @@ def known_vocab_size(config: GPT2Config) -> int:
     return config.vocab_size
 
 
+@dataclass
+class Cached:
+    """One layer's keys and values, while tokens are read behind those that it holds."""
+
+    positions: Tensor
+    """Of the tokens, (T,): where their own keys and values go."""
+    seen: Tensor
+    """Keys and values up to the last of them at least, a view of the cache: (2, B, H, S, D)."""
+
+    def add(self, keys_and_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put in the tokens' own, (2, B, H, T, D); all keys and all values then, (B, H, S, D)."""
+        self.seen.index_copy_(3, self.positions, keys_and_values.to(self.seen.dtype))
+        return self.seen[0], self.seen[1]
+
+
 class CausalSelfAttention(nn.Module):
     """Each token looks at itself and at the tokens before it, once a head."""
 
@@ -50,21 +72,31 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, attention: list[Tensor] | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        attention: list[Tensor] | None = None,
+        mask: Tensor | None = None,
+        cached: Cached | None = None,
     ) -> Tensor:
         """(B, T, C) to (B, T, C).
 
         Args:
             attention: takes the slow path, which appends its weights (B, H, T, T) here.
-            mask: (B, 1, T, T), True where a token may look; None for itself and all before it.
+            mask: (..., T, S), True where a token may look; None for itself and all before it.
+            cached: what the tokens look at besides themselves; S = T without it.
         """
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k, v = qkv.unbind(0)
+        if cached is not None:
+            k, v = cached.add(qkv[1:])
         dropout = self.dropout if self.training else 0.0
         if attention is None:
+            # A single token is the last one, and may look at all of them.
+            is_causal = mask is None and T > 1
             y = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
             )
         else:
             attention.append(_attention_weights(q, k, mask))
@@ -92,6 +124,25 @@ def document_mask(documents: Tensor) -> Tensor:
     return (same & _up_to_itself(documents.shape[1], documents.device))[:, None]
 
 
+def visible(cache: Tensor, index: int | Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What of a cache tokens at these positions, the first of them being `index`, may look at.
+
+    Returns:
+        The cache up to the last of them, or all of it where `index` is a tensor; the mask (T, S)
+        over it, None where each token may look at itself and all before it.
+    Raises:
+        ValueError: if the cache has no such positions.
+    """
+    if isinstance(index, int):
+        end = index + len(positions)
+        if end > cache.shape[4]:
+            raise ValueError(f"{end} tokens; the cache has {cache.shape[4]} positions")
+        cache = cache[:, :, :, :, :end]
+        if index == 0 or len(positions) == 1:
+            return cache, None
+    return cache, torch.arange(cache.shape[4], device=positions.device) <= positions[:, None]
+
+
 class MLP(nn.Module):
     """Four times as wide within, GELU in its tanh form as in the released code."""
 
@@ -116,9 +167,13 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, attention: list[Tensor] | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        attention: list[Tensor] | None = None,
+        mask: Tensor | None = None,
+        cached: Cached | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), attention, mask)
+        x = x + self.attn(self.ln_1(x), attention, mask, cached)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -139,6 +194,8 @@ class GPT2Backbone(nn.Module):
         token_ids: Tensor,
         attention: list[Tensor] | None = None,
         documents: Tensor | None = None,
+        cache: Tensor | None = None,
+        cache_update_index: int | Tensor = 0,
     ) -> Tensor:
         """Token ids (B, T), T <= block_size, to hidden states after the final norm (B, T, C).
 
@@ -146,13 +203,22 @@ class GPT2Backbone(nn.Module):
             attention: takes the slow path of attention, which appends each layer's weights
                 (B, H, T, T) here.
             documents: the number of each token's document, (B, T), as in Batch.
+            cache: keys and values of the tokens before, (n_layer, 2, B, H, S, D), to which these
+                are added in place.
+            cache_update_index: position of the first token, with a cache. Given as a tensor (1,),
+                shapes do not depend on it, so that one compiled graph serves every position.
         Raises:
             ValueError: if there are more tokens than positions.
         """
         T = token_ids.shape[1]
         if self.config.block_size < T:
             raise ValueError(f"{T} tokens; the model has {self.config.block_size} positions")
-        if documents is None:
+        layers: Iterable[Cached | None] = repeat(None)
+        if cache is not None:
+            positions = cache_update_index + torch.arange(T, device=token_ids.device)
+            cache, mask = visible(cache, cache_update_index, positions)
+            layers = (Cached(positions, seen) for seen in cache.unbind(0))
+        elif documents is None:
             positions, mask = torch.arange(T, device=token_ids.device), None
         else:
             mask = document_mask(documents)
@@ -161,11 +227,11 @@ class GPT2Backbone(nn.Module):
         x = self.drop(self.wte(token_ids) + self.wpe(positions))  # (B, T, C)
         # Recomputing a block would append its attention weights twice.
         recompute = self.config.activation_checkpointing and self.training and attention is None
-        for block in self.h:
+        for block, cached in zip(self.h, layers, strict=False):
             if recompute:
                 x = checkpoint(block, x, None, mask, use_reentrant=False)
             else:
-                x = block(x, attention, mask)
+                x = block(x, attention, mask, cached)
         return self.ln_f(x)
 
 
@@ -179,6 +245,8 @@ class GPT2(nn.Module):
         self.config = config
         self.vocab_size = known_vocab_size(config)
         self.transformer = GPT2Backbone(config)
+        self.speech: Speech | None = None
+        """What the ids stand for, where that is known."""
         self.init_weights()
 
     @torch.no_grad()
@@ -199,8 +267,45 @@ class GPT2(nn.Module):
 
     def forward(self, token_ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Token ids (B, T), and each one's document (B, T) if given, to logits (B, T, V)."""
-        hidden = self.transformer(token_ids, documents=documents)
+        return self.head(self.transformer(token_ids, documents=documents))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states (..., C) to logits (..., V)."""
         return F.linear(hidden, self.transformer.wte.weight[: self.vocab_size])
+
+    @torch.no_grad()
+    def build_cache(self, token_ids: Tensor, length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Read tokens (B, T), and keep their keys and values for those that follow.
+
+        As in KerasHub's GPT2CausalLM, tokens are padded on the right: what stands behind a row's
+        own is overwritten before anything looks at it.
+
+        Args:
+            length: positions of the cache; None for T.
+        Returns:
+            Hidden states (B, T, C); cache (n_layer, 2, B, H, S, D), S = length.
+        """
+        (B, T), config, device = token_ids.shape, self.config, token_ids.device
+        shape = (config.n_layer, 2, B, config.n_head, length or T, config.n_embd // config.n_head)
+        dtype = self.transformer.wte.weight.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        cache = torch.zeros(shape, dtype=dtype, device=device)
+        return self.transformer(token_ids, cache=cache), cache
+
+    @torch.no_grad()
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Tensor, cache_update_index: int | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Read tokens (B, T) that follow those in the cache.
+
+        Args:
+            cache_update_index: position of the first of them, as a number or a tensor (1,).
+        Returns:
+            Logits (B, T, V); hidden states (B, T, C); the cache, with the tokens written into it.
+        """
+        hidden = self.transformer(token_ids, cache=cache, cache_update_index=cache_update_index)
+        return self.head(hidden), hidden, cache
 
     def loss(self, batch: Batch, num_counted: Tensor | None = None) -> Tensor:
         """Mean negative log-likelihood of the targets that count, in nats per token.

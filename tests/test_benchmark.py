@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
 from gpt2lab.benchmark import __main__ as benchmark
-from gpt2lab.benchmark import data, loop, loss, prepare
+from gpt2lab.benchmark import data, generate, loop, loss, prepare
 from gpt2lab.errors import ConfigError
 
 
@@ -60,3 +62,51 @@ def test_another_word_is_refused(monkeypatch, words):
     monkeypatch.setattr("sys.argv", ["benchmark", *words])
     with pytest.raises(ConfigError, match=r"benchmark: .* is not one; choose loop"):
         benchmark.main()
+
+
+def test_the_generate_benchmark_stands_beside_transformers(monkeypatch, capsys):
+    sizes = {"PROMPT": 6, "NEW": 4, "BATCHES": (1, 2), "ROUNDS": 1, "CHECKED_TOKENS": 64}
+    for name, value in {**sizes, "BANDWIDTH_BYTES": 2**16}.items():
+        monkeypatch.setattr(generate, name, value)
+    monkeypatch.setattr(generate, "bytes_beyond_weights", lambda *_: None)
+    monkeypatch.setattr(generate, "get_context", lambda _: SameProcess)
+    words = ["model=nano", "model.block_size=16", "json=true"]
+    monkeypatch.setattr("sys.argv", ["benchmark", "generate", *words])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    best = max(
+        result["transformers_fp32_batch_2_tokens_per_second"],
+        result["transformers_bf16_batch_2_tokens_per_second"],
+    )
+    for way in ("bf16", "int8"):
+        rate = result[f"{way}_batch_2_tokens_per_second"]
+        assert result[f"{way}_batch_2_over_transformers"] == pytest.approx(rate / best)
+        assert result[f"{way}_loss"] == pytest.approx(result["fp32_loss"], abs=0.01)
+        assert 0.8 < result[f"{way}_agrees"] <= 1
+
+
+class SameProcess:
+    """A pool of one process, which is this one."""
+
+    Pool = staticmethod(lambda _: SameProcess())
+    apply = staticmethod(lambda function, arguments: function(*arguments))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_transformers_gets_the_weights_that_are_compared(tiny_model):
+    (_, rival), _ = generate.transformers_models(tiny_model)
+    ids = torch.tensor([[3, 1, 4]])
+    assert torch.allclose(rival(ids).logits, tiny_model(ids), atol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not a Linux")
+def test_memory_beyond_the_weights_is_that_of_the_second_embedding_and_little_more(monkeypatch):
+    monkeypatch.setattr(generate, "PROMPT", 6)
+    monkeypatch.setattr(generate, "NEW", 4)
+    found = generate.bytes_beyond_weights(["model=nano", "model.block_size=16"], "bf16")
+    assert 50_000 * 48 * 2 < found < 200e6

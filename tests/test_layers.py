@@ -24,7 +24,13 @@ def imported(file: Path) -> set[str]:
 
 
 BELOW = {"batch", "config", "durable", "errors", "tokenizer"}
-MODEL_WING = {"model", "loss", "optim", "generation"}
+MODEL_WING = {"model", "loss", "optim", "generation", "precision", "weights"}
+
+
+def files_of(name: str) -> list[Path]:
+    """A module of gpt2lab, or all of those in a folder."""
+    file = PACKAGE / f"{name}.py"
+    return [file] if file.exists() else sorted((PACKAGE / name).rglob("*.py"))
 
 
 def of_ours(file: Path) -> set[str]:
@@ -39,9 +45,23 @@ def test_data_imports_what_lies_below_it_and_never_the_model(file):
 
 @pytest.mark.parametrize("name", sorted(MODEL_WING))
 def test_the_model_never_imports_data_or_lightning(name):
-    file = PACKAGE / f"{name}.py"
-    assert of_ours(file) <= BELOW | MODEL_WING
-    assert not [m for m in imported(file) if m.split(".")[0] == "lightning"]
+    assert files_of(name)
+    for file in files_of(name):
+        assert of_ours(file) <= BELOW | MODEL_WING, file
+        assert not [m for m in imported(file) if m.split(".")[0] == "lightning"], file
+
+
+def test_checkpoints_know_the_model_and_nothing_above_themselves():
+    for file in files_of("checkpoint"):
+        assert of_ours(file) <= BELOW | MODEL_WING | {"checkpoint"}, file
+
+
+def test_loading_stands_on_checkpoints_and_the_model():
+    assert of_ours(PACKAGE / "loading.py") <= BELOW | MODEL_WING | {"checkpoint"}
+
+
+def test_no_module_hides_a_public_name():
+    assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +73,13 @@ def test_the_model_never_imports_data_or_lightning(name):
         "gpt2lab.data.prepare",
         "gpt2lab.data.tokens",
         "gpt2lab.errors",
+        "gpt2lab.interactive",
+        "gpt2lab.loading",
         "gpt2lab.prepare",
+        "gpt2lab.sample",
         "gpt2lab.tokenizer",
         "gpt2lab.train",
+        "gpt2lab.weights.layout",
     ],
 )
 def test_settings_and_command_lines_load_without_torch(module):

@@ -34,7 +34,7 @@ def module_of(model):
 def test_an_answer_has_as_many_tokens_as_the_right_one(tiny_model, monkeypatch):
     monkeypatch.setattr(
         "gpt2lab.samples.generate",
-        lambda model, prompts, new_tokens: [torch.tensor([2, 0, 7, 7]), torch.tensor([1, 2, 3, 3])],
+        lambda *_, **__: [torch.tensor([2, 0, 7, 7]), torch.tensor([1, 2, 3, 3])],
     )
     assert answers(module_of(tiny_model), Questions(), 2) == [
         ("3|1|4\n", "2\n", "2\n"),

@@ -13,6 +13,7 @@ from gpt2lab.errors import DataError
 from gpt2lab.tokenizer import (
     END_OF_TEXT,
     CharTokenizer,
+    DigitTokenizer,
     characters_of,
     explain,
     from_plain,
@@ -250,6 +251,52 @@ def test_a_vocabulary_without_characters_is_refused():
         CharTokenizer("")
 
 
+def test_digits_are_numbers_with_spaces_between_them():
+    tokenizer = DigitTokenizer(3)
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (3, None)
+    assert tokenizer.encode("2 0 1 1 0 2") == [2, 0, 1, 1, 0, 2]
+    assert tokenizer.decode([2, 0, 1, 1, 0, 2]) == "2 0 1 1 0 2"
+    assert tokenizer.decode(np.array([2, 0], dtype=np.uint16)) == "2 0"
+    assert tokenizer.encode_array("2\t0,1,\n 1 ").tolist() == [2, 0, 1, 1]
+    assert tokenizer.encode_array("").dtype == np.uint32
+    assert (tokenizer.encode(" , "), tokenizer.decode([])) == ([], "")
+    assert DigitTokenizer(300).encode("299 10 0") == [299, 10, 0]
+    assert DigitTokenizer(101).bytes_per_token()[[0, 9, 10, 100]].tolist() == [1, 1, 2, 3]
+
+
+@given(ids=st.lists(st.integers(0, 19)))
+def test_digits_come_back(ids):
+    assert DigitTokenizer(20).encode(DigitTokenizer(20).decode(ids)) == ids
+
+
+@pytest.mark.parametrize(
+    "word", ["7", "3", "-1", "+1", "01", "1.0", "1e0", "201", "x", "²", "٢", END_OF_TEXT, "\ud83e"]
+)
+def test_what_is_no_digit_is_named(word):
+    for special in (False, True):
+        with pytest.raises(DataError) as caught:
+            DigitTokenizer(3).encode(f"2 0 {word} 1", allow_special=special)
+        what = f"text: {word!r} is none of the digits 0 to 2; write them with spaces between them"
+        assert str(caught.value) == what
+
+
+def test_a_long_word_that_is_no_digit_is_not_told_in_full():
+    with pytest.raises(DataError, match=r"^text: '1{40}\.\.\.' is none"):
+        DigitTokenizer(3).encode("1" * 10_000_000)
+
+
+def test_an_id_beyond_the_digits_is_shown_as_it_is():
+    assert DigitTokenizer(3).decode([2, 3]) == "2 3"  # of a model with more ids than digits
+    with pytest.raises(DataError, match=r"^ids: -1 is none of the tokenizer's; give 0 to 2$"):
+        DigitTokenizer(3).decode([0, -1])
+
+
+@pytest.mark.parametrize("number", [0, -1, 65_537])
+def test_a_number_of_digits_out_of_range_is_refused(number):
+    with pytest.raises(DataError, match=rf"^tokenizer\.num_digits: {number} is out of range; "):
+        DigitTokenizer(number)
+
+
 def test_a_fingerprint_names_what_decides_the_ids():
     # Token files and checkpoints carry these: they must never change.
     assert gpt2_tokenizer().fingerprint == "gpt2-d952e95f332a"
@@ -259,12 +306,15 @@ def test_a_fingerprint_names_what_decides_the_ids():
         CharTokenizer("ab", True),
         CharTokenizer("abc"),
         CharTokenizer("b"),
+        DigitTokenizer(2),
+        DigitTokenizer(3),
     ]
-    assert len({tokenizer.fingerprint for tokenizer in differ}) == 4
+    assert len({tokenizer.fingerprint for tokenizer in differ}) == 6
 
 
 def test_a_tokenizer_goes_through_json():
-    for tokenizer in (gpt2_tokenizer(), CharTokenizer("a\n\0🤗"), CharTokenizer("ab", True)):
+    characters = CharTokenizer("a\n\0🤗"), CharTokenizer("ab", True)
+    for tokenizer in (gpt2_tokenizer(), *characters, DigitTokenizer(300)):
         again = from_plain(json.loads(json.dumps(tokenizer.plain())))
         assert again.fingerprint == tokenizer.fingerprint
         assert again.plain() == tokenizer.plain()
@@ -273,13 +323,17 @@ def test_a_tokenizer_goes_through_json():
 @pytest.mark.parametrize(
     ("plain", "problem"),
     [
-        ({"kind": "bert"}, r"^tokenizer\.kind: 'bert' is unknown; gpt2lab knows gpt2 and char$"),
+        ({"kind": "bert"}, r"'bert' is unknown; gpt2lab knows gpt2, char and digits$"),
         ({}, r"^tokenizer\.kind: None is unknown"),
         (None, r"^tokenizer\.kind: None is unknown"),
         ({"kind": "char", "end_of_text": True}, "needs characters .* not NoneType and True; "),
         ({"kind": "char", "characters": "ab", "end_of_text": 1}, "not str and 1; prepare"),
         ({"kind": "char", "characters": "", "end_of_text": True}, "there are none"),
         ({"kind": "char", "characters": "\ud800", "end_of_text": True}, "half a character"),
+        ({"kind": "digits"}, r"^tokenizer\.num_digits: None is no number; "),
+        ({"kind": "digits", "num_digits": "3"}, r"^tokenizer\.num_digits: '3' is no number; "),
+        ({"kind": "digits", "num_digits": True}, r"^tokenizer\.num_digits: True is no number; "),
+        ({"kind": "digits", "num_digits": 10**12}, r"^tokenizer\.num_digits: 10+ is out of range"),
     ],
 )
 def test_a_tokenizer_that_is_not_ours_is_refused(plain, problem):

@@ -1,4 +1,4 @@
-"""python -m gpt2lab.benchmark loop|loss|data|prepare: ratios of speed, measured on this machine."""
+"""python -m gpt2lab.benchmark <part>: ratios of speed, measured on this machine."""
 
 import json
 import sys
@@ -7,11 +7,11 @@ from importlib import import_module
 from gpt2lab.command_line import show_errors
 from gpt2lab.errors import ConfigError
 
-BENCHMARKS = ("loop", "loss", "data", "prepare")
+BENCHMARKS = ("loop", "loss", "data", "prepare", "generate")
 USAGE = """\
 Measure the cost of a part, where there is another way beside it, in turns.
 
-usage: python -m gpt2lab.benchmark {loop,loss,data,prepare} [setting=value ...] [json=true]
+usage: python -m gpt2lab.benchmark {loop,loss,data,prepare,generate} [setting=value ...] [json=true]
 
   loop    a training step through Lightning, as `train` does it, over one of a hand-written loop;
           the default is the char size: 4 layers, width 128, context 64, batch 12
@@ -19,8 +19,12 @@ usage: python -m gpt2lab.benchmark {loop,loss,data,prepare} [setting=value ...] 
           F.cross_entropy, at 2,048 tokens, width 768, 50,257 classes
   data    how long it takes to make a step's windows of text, at two sizes
   prepare text into token files over tiktoken alone on the same documents, CPU time of one process
+  generate
+          128 tokens after 128 over transformers' generate on the same weights, at batch 1 and 8;
+          the share of the memory's limit, memory, and what rounded weights cost: in loss, and in
+          how often the likeliest token is another. checkpoint= takes a trained model
 
-Only loop takes settings, those of train.
+Only loop and generate take settings, those of train.
 """
 
 

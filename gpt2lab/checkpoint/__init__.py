@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from gpt2lab.checkpoint.io import AtomicCheckpointIO as AtomicCheckpointIO
     from gpt2lab.checkpoint.io import check_fits as check_fits
     from gpt2lab.checkpoint.io import load_checkpoint as load_checkpoint
+    from gpt2lab.checkpoint.io import load_weights as load_weights
     from gpt2lab.checkpoint.manifest import read_manifest as read_manifest
+    from gpt2lab.checkpoint.model import read_model as read_model
+    from gpt2lab.checkpoint.verify import check_whole as check_whole
 
 _HOME = {
     "AtomicCheckpointIO": "io",
     "Checkpoints": "callback",
     "check_fits": "io",
+    "check_whole": "verify",
     "clean": "find",
     "find_checkpoint": "find",
     "load_checkpoint": "io",
+    "load_weights": "io",
     "read_manifest": "manifest",
+    "read_model": "model",
 }
 __all__ = list(_HOME)
 

@@ -20,12 +20,16 @@ from gpt2lab.durable import sync_folder
 from gpt2lab.errors import CheckpointError
 
 
-def find_checkpoint(run: Path, which: str) -> Path | None:
+def find_checkpoint(
+    run: Path, which: str, *, instead: str = "go on with resume=last"
+) -> Path | None:
     """The `last` or `best` checkpoint of a run folder; None if it has none.
 
     A damaged last one gives a warning, and the one before it is taken. Without a manifest, or
     with a damaged one, the files' names and their own checksums say which is which.
 
+    Args:
+        instead: what to do where the best is damaged.
     Raises:
         CheckpointError: if the best is damaged, or all are.
     """
@@ -33,11 +37,12 @@ def find_checkpoint(run: Path, which: str) -> Path | None:
     manifest = read_manifest(folder)
     if manifest is None:
         last = _newest_whole(folder, dict.fromkeys(step_files(folder)))
-        return last if last is None or which == "last" else _best_known_to(last)
+        return last if last is None or which == "last" else _best_known_to(last, instead)
     manifest = without_unfinished(folder, manifest)
     if which == "last":
         return _newest_whole(folder, {folder / e.file: e for e in manifest.checkpoints})
-    return _best(folder / manifest.best.file, manifest.best) if manifest.best else None
+    best = manifest.best
+    return None if best is None else _best(folder / best.file, best, instead)
 
 
 def _newest_whole(folder: Path, candidates: dict[Path, Entry | None]) -> Path | None:
@@ -56,19 +61,19 @@ def _newest_whole(folder: Path, candidates: dict[Path, Entry | None]) -> Path | 
     return None
 
 
-def _best(path: Path, entry: Entry | None) -> Path:
+def _best(path: Path, entry: Entry | None, instead: str) -> Path:
     what = fault(path, entry)
     if what is not None:
-        raise CheckpointError(f"{path}: {what}; go on with resume=last")
+        raise CheckpointError(f"{path}: {what}; {instead}")
     return path
 
 
-def _best_known_to(last: Path) -> Path | None:
+def _best_known_to(last: Path, instead: str) -> Path | None:
     """The best checkpoint by what the last one holds."""
     from gpt2lab.checkpoint.io import load_checkpoint  # torch, for this rare case alone
 
     best, _ = known_best(load_checkpoint(last))
-    return None if best is None else _best(last.with_name(best.file), None)
+    return None if best is None else _best(last.with_name(best.file), None, instead)
 
 
 def without_unfinished(folder: Path, manifest: Manifest) -> Manifest:

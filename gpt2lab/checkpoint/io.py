@@ -16,10 +16,17 @@ from lightning import LightningModule
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt2lab.checkpoint.manifest import read_manifest, temporary_of
-from gpt2lab.checkpoint.verify import fault, once_a_file
+from gpt2lab.checkpoint.manifest import temporary_of
+from gpt2lab.checkpoint.verify import check_whole, once_a_file
 from gpt2lab.durable import sync_folder
 from gpt2lab.errors import CheckpointError, RunError
+from gpt2lab.weights.tensors import (
+    check_finite,
+    check_shapes,
+    count_nonfinite,
+    is_ordinary,
+    shapes,
+)
 
 Content = dict[str, Any]
 
@@ -182,21 +189,18 @@ def load_checkpoint(
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; see the folder's other files")
-    manifest = read_manifest(path.parent)
-    on_record = {entry.file: entry for entry in manifest.checkpoints} if manifest else {}
-    what = fault(path, on_record.get(path.name))
-    if what is not None:
-        raise CheckpointError(f"{path}: {what}; take another one")
+    check_whole(path)
     content = read(path, mapped)
-    for name, (number, total) in nonfinite(path).items():
-        if name != allow_nonfinite:
-            raise CheckpointError(
-                f"{path}: {name} has {number:,} of {total:,} numbers NaN or infinite; "
-                f"take another one, or go on with allow_nonfinite={name}"
-            )
+    check_finite(nonfinite(path), allow_nonfinite, path)
     return content
+
+
+def load_weights(path: Path, allow_nonfinite: str | None = None) -> Content:
+    """The same without the state of the optimizer, which is not looked at: it stays on disk."""
+    check_whole(path)
+    content = read(path, mapped=True)
+    check_finite(nonfinite_weights(path), allow_nonfinite, path)
+    return {name: value for name, value in content.items() if name != "optimizer_states"}
 
 
 def read(path: Path, mapped: bool) -> Content:
@@ -238,15 +242,22 @@ def is_ours(content: Any) -> bool:
 @once_a_file
 def nonfinite(path: Path) -> dict[str, tuple[int, int]]:
     """The tensors of weights and optimizer with NaN or infinity: how many, of how many."""
+    return nonfinite_in(path, "state_dict", "optimizer_states")
+
+
+@once_a_file
+def nonfinite_weights(path: Path) -> dict[str, tuple[int, int]]:
+    return nonfinite_in(path, "state_dict")
+
+
+def nonfinite_in(path: Path, *parts: str) -> dict[str, tuple[int, int]]:
     content = read(path, mapped=True)
-    states = {name: content[name] for name in ("state_dict", "optimizer_states")}
+    states = {name: content[name] for name in parts}
     tensors = {name: value for name, value in walk(states) if isinstance(value, Tensor)}
     counts = {name: (count_nonfinite(tensor), tensor.numel()) for name, tensor in tensors.items()}
     return {name: count for name, count in counts.items() if count[0]}
 
 
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 PLAIN = (str, int, float, bool, type(None), dict, OrderedDict, list, tuple)
 
 
@@ -269,23 +280,7 @@ def walk(content: Any) -> Iterator[tuple[str, Any]]:
 
 def foreign(value: Any) -> bool:
     """Whether this is no value of a checkpoint: neither of a plain type nor an ordinary tensor."""
-    if not isinstance(value, Tensor):
-        return type(value) not in PLAIN
-    return (
-        value.layout is not torch.strided
-        or value.dtype not in DTYPES
-        or value.device.type == "meta"
-        # A billion numbers that are all the same one: nothing to copy, and no end of reading.
-        or value.nbytes > value.untyped_storage().nbytes()
-    )
-
-
-def count_nonfinite(tensor: Tensor) -> int:
-    """How many of a tensor's numbers are NaN or infinite."""
-    if tensor.dtype not in FLOATS or tensor.numel() == 0:
-        return 0
-    extremes = torch.stack(torch.aminmax(tensor))  # NaN if any number is; 10 times faster
-    return 0 if extremes.isfinite().all() else int((~tensor.isfinite()).sum())
+    return not is_ordinary(value) if isinstance(value, Tensor) else type(value) not in PLAIN
 
 
 def check_fits(model: LightningModule, state: dict[str, Tensor], path: Path) -> None:
@@ -294,11 +289,5 @@ def check_fits(model: LightningModule, state: dict[str, Tensor], path: Path) -> 
     Raises:
         CheckpointError: naming the first tensor that differs, with both shapes.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise CheckpointError(
-                f"{path}: {name} is {found.get(name, 'missing')} there and "
-                f"{wanted.get(name, 'missing')} in the model; take the checkpoint's own settings"
-            )
+    mend = "take the checkpoint's own settings"
+    check_shapes(shapes(model.state_dict()), shapes(state), path, mend)

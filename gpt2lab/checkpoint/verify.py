@@ -9,7 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
-from gpt2lab.checkpoint.manifest import Entry
+from gpt2lab.checkpoint.manifest import Entry, read_manifest
+from gpt2lab.errors import CheckpointError
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +57,20 @@ def fault(path: Path, entry: Entry | None) -> str | None:
             f"their sha256 is {found}, {entry.sha256} was saved"
         )
     return None
+
+
+def check_whole(path: Path) -> None:
+    """
+    Raises:
+        CheckpointError: if the file is missing, or not what was written.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; see the folder's other files")
+    manifest = read_manifest(path.parent)
+    on_record = {entry.file: entry for entry in manifest.checkpoints} if manifest else {}
+    what = fault(path, on_record.get(path.name))
+    if what is not None:
+        raise CheckpointError(f"{path}: {what}; take another one")
 
 
 @once_a_file

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -71,7 +72,8 @@ def read_pairs(path: Path) -> Pairs:
         with _open(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    pairs.append(Pair(*_fields(line, f"{path}:{number}", offset), number))
+                    source, target = text_fields(line, f"{path}:{number}", offset, Pair._fields[:2])
+                    pairs.append(Pair(source, target, number))
                 offset += len(line)
     except OSError as error:
         what = " ".join(str(error).split())
@@ -91,8 +93,13 @@ def _open(path: Path) -> BinaryIO:
     return io.BufferedReader(pyarrow.input_stream(str(path)))
 
 
-def _fields(line: bytes, place: str, offset: int) -> tuple[str, str]:
-    """Source and target of one line, which starts at this byte of the text."""
+def text_fields(line: bytes, place: str, offset: int, names: Sequence[str]) -> list[str]:
+    """The texts of a line of JSON, which starts at this byte of the file.
+
+    Raises:
+        DataError: naming the place, and what a line must look like.
+    """
+    wanted = "{" + ", ".join(f'"{name}": ...' for name in names) + "}"
     try:
         content = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -101,12 +108,10 @@ def _fields(line: bytes, place: str, offset: int) -> tuple[str, str]:
             "save the file as UTF-8"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f'{place}: is not JSON ({error}); write one {{"source": ..., "target": ...}} a line'
-        ) from error
+        raise DataError(f"{place}: is not JSON ({error}); write one {wanted} a line") from error
     if not isinstance(content, dict):
-        raise DataError(f'{place}: is no JSON object; write {{"source": ..., "target": ...}}')
-    for name in ("source", "target"):
+        raise DataError(f"{place}: is no JSON object; write {wanted}")
+    for name in names:
         if name not in content:
             found = ", ".join(content) or "none"
             raise DataError(f"{place}: has no field {name} (its fields: {found}); add it")
@@ -120,7 +125,7 @@ def _fields(line: bytes, place: str, offset: int) -> tuple[str, str]:
             raise DataError(
                 f"{place}: {name} holds {half}, half of a surrogate pair; write the whole character"
             ) from error
-    return content["source"], content["target"]
+    return [content[name] for name in names]
 
 
 def _hash(pair: Pair) -> int:

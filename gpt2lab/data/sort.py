@@ -15,6 +15,7 @@ from gpt2lab.config import SortConfig
 from gpt2lab.data.module import StepDataModule, StepDataset
 from gpt2lab.data.order import EVALUATION, splitmix64, step_rng
 from gpt2lab.errors import DataError
+from gpt2lab.tokenizer import DigitTokenizer
 
 Digits = NDArray[np.int64]
 
@@ -111,6 +112,7 @@ class SortDataModule(StepDataModule):
         train = SortTrain(config, seed, batch_size)
         super().__init__(train, batch_size * (2 * config.length - 1), config.num_workers)
         self.config = config
+        self.digits = DigitTokenizer(config.num_digits)
         self.held_out = held_out_inputs(config)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -130,7 +132,7 @@ class SortDataModule(StepDataModule):
         return f"sort-{self.config.length}x{self.config.num_digits}"
 
     def decode(self, token_ids: list[int]) -> str:
-        return " ".join(map(str, token_ids))
+        return self.digits.decode(token_ids)
 
     def questions(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Held-out inputs (n, length), spread over all of them, and their right answers."""

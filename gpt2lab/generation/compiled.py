@@ -1,0 +1,50 @@
+"""A decoding step as one graph for every position, as a GPU wants it: a launch, not two hundred."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from gpt2lab.model import GPT2
+
+
+def eager_step(model: GPT2, token_ids: Tensor, cache: Tensor, position: int) -> Tensor:
+    """Logits (B, V) after a token of each row, (B, 1), which goes to this position of the cache."""
+    return model.call_with_cache(token_ids, cache, position)[0][:, -1]
+
+
+class CompiledStep:
+    """The same by torch.compile with shapes that never change; eager where that does not work.
+
+    Args:
+        mode: of torch.compile; reduce-overhead records a CUDA graph.
+        backend: of torch.compile.
+    """
+
+    def __init__(self, mode: str | None = "reduce-overhead", backend: str = "inductor") -> None:
+        self.graph = torch.compile(
+            _step_at, fullgraph=True, dynamic=False, mode=mode, backend=backend
+        )
+        self.works = True
+
+    def __call__(self, model: GPT2, token_ids: Tensor, cache: Tensor, position: int) -> Tensor:
+        if self.works:
+            try:
+                # Graphs read and write the cache where it is; a copy of it a step would be slow.
+                torch._dynamo.mark_static_address(cache)
+                torch.compiler.cudagraph_mark_step_begin()
+                index = torch.tensor([position], device=token_ids.device)
+                return self.graph(model, token_ids, cache, index)
+            except Exception as error:  # of a compiler that is missing, old or wrong, in its words
+                self.works = False
+                what = (str(error).strip().splitlines() or [""])[0][:200]
+                warnings.warn(
+                    f"compile: does not work here ({type(error).__name__}: {what}); "
+                    "going on without it",
+                    stacklevel=2,
+                )
+        return eager_step(model, token_ids, cache, position)  # writes the same again
+
+
+def _step_at(model: GPT2, token_ids: Tensor, cache: Tensor, index: Tensor) -> Tensor:
+    return model.call_with_cache(token_ids, cache, index)[0][:, -1]

@@ -1,0 +1,145 @@
+"""From a path to a model that is ready to speak.
+
+Importing this loads no torch: a mistake in a path is answered at once.
+"""
+
+from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gpt2lab.checkpoint import check_whole, find_checkpoint
+from gpt2lab.config import Device, Precision, Quantize
+from gpt2lab.config.parse import convert
+from gpt2lab.errors import CheckpointError, ConfigError
+from gpt2lab.weights import find_weights, read_config
+from gpt2lab.weights.layout import CONFIG
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt2lab.model import GPT2
+
+Choice = TypeVar("Choice", bound=Enum)
+
+GIVE = "give a run folder, a checkpoint file, or a folder in the Hugging Face layout"
+
+
+def load(
+    checkpoint: str | Path,
+    *,
+    precision: Precision | str = Precision.auto,
+    quantize: Quantize | str | None = None,
+    device: Device | str = Device.auto,
+    allow_nonfinite: str | None = None,
+) -> "GPT2":
+    """A trained model, ready to generate.
+
+    Args:
+        checkpoint: a run folder (its best checkpoint, else its last), a checkpoint file, or a
+            folder in the Hugging Face layout.
+        precision: of the weights; auto takes bf16 where the processor or GPU has it, else fp32.
+        quantize: int8 for the linear layers.
+        device: auto takes a GPU where there is one.
+        allow_nonfinite: the tensor that may hold NaN or infinity, as the refusal names it.
+    Raises:
+        CheckpointError: if there is no such checkpoint, or it is damaged.
+        ConfigError: if there is no such device or number format.
+    """
+    precision = option("precision", precision, Precision)
+    quantize = None if quantize is None else option("quantize", quantize, Quantize)
+    device = option("device", device, Device)
+    path = located(checkpoint)
+
+    from gpt2lab.checkpoint import read_model
+    from gpt2lab.generation.packed import packed
+    from gpt2lab.weights import read_pretrained
+    from gpt2lab.weights.tensors import in_memory
+
+    place = chosen_device(device)
+    read = read_pretrained if path.is_dir() else read_model
+    model = read(path, allow_nonfinite=allow_nonfinite)
+    return in_memory(packed(model.to(place), precision, quantize))
+
+
+def option(key: str, value: Choice | str, choices: type[Choice]) -> Choice:
+    try:
+        return convert(value, choices)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
+def chosen_device(device: Device) -> "torch.device":
+    """
+    Raises:
+        ConfigError: if a GPU is asked for where there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device is Device.cuda and not has_gpu:
+        raise ConfigError(
+            "device: cuda is asked for, this machine has none; choose device=cpu, or leave it out"
+        )
+    return torch.device("cuda" if has_gpu and device is not Device.cpu else "cpu")
+
+
+def check_checkpoint(checkpoint: str | Path) -> None:
+    """Find out without torch whether there is something to load, and its files are whole.
+
+    Raises:
+        CheckpointError: saying what to do.
+    """
+    located(checkpoint)
+
+
+def located(checkpoint: str | Path) -> Path:
+    """The checkpoint file, or the folder in the Hugging Face layout, that this stands for.
+
+    Raises:
+        CheckpointError: if there is none, or it is damaged as far as checksums know.
+    """
+    if not str(checkpoint):
+        raise CheckpointError(f"checkpoint: is empty; {GIVE}")
+    path = Path(checkpoint)
+    try:
+        if path.is_dir():
+            return in_folder(path)
+        if path.is_file():
+            if path.suffix in (".safetensors", ".bin", ".json"):
+                raise CheckpointError(f"{path}: is no checkpoint by itself; give its folder")
+            check_whole(path)
+            return path
+        raise CheckpointError(f"{path}: there is no such file or folder; {near_path(path)}")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {GIVE}") from error
+
+
+def in_folder(folder: Path) -> Path:
+    """What a folder holds: a run's best checkpoint, else its last; or published weights."""
+    if (folder / "checkpoints").is_dir() or (folder / "receipt.json").is_file():
+        for which in ("best", "last"):
+            found = find_checkpoint(folder, which, instead="name another file of the folder")
+            if found is not None:
+                return found
+        raise CheckpointError(f"{folder}: this run has no checkpoint yet; {GIVE}")
+    if (folder / CONFIG).is_file():
+        read_config(folder)
+        find_weights(folder)
+        return folder
+    is_inside = folder.name == "checkpoints"
+    mend = f"did you mean {folder.parent}, or one of its files?" if is_inside else GIVE
+    raise CheckpointError(f"{folder}: holds neither a run nor published weights; {mend}")
+
+
+def near_path(path: Path) -> str:
+    """A hint at what a path that is not there was meant to be."""
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    candidates = list(missing.parent.iterdir()) if missing.parent.is_dir() else []
+    if len(path.parts) == 1 and Path("runs").is_dir():  # a run's name alone
+        candidates += Path("runs").iterdir()
+    by_name = {candidate.name: candidate for candidate in reversed(candidates)}
+    matches = get_close_matches(missing.name, by_name, n=1)
+    return f"did you mean {by_name[matches[0]]}?" if matches else GIVE

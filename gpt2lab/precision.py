@@ -1,0 +1,21 @@
+"""The number format that `auto` stands for."""
+
+from typing import Any
+
+import torch
+
+from gpt2lab.config import Precision
+
+
+def chosen_precision(precision: Precision, device_type: str) -> Precision:
+    """bf16 for `auto` where the processor or GPU has it, else fp32; any other as it is."""
+    if precision is not Precision.auto:
+        return precision
+    if device_type == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device_type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        bf16 = False
+    return Precision.bf16 if bf16 else Precision.fp32

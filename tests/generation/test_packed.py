@@ -1,0 +1,138 @@
+"""Weights in other orders and formats make the same model, up to their rounding."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt2lab.config import GPT2Config, Precision, Quantize
+from gpt2lab.generation import packed as module
+from gpt2lab.generation.packed import Int8Linear, PackedGPT2, ReorderedLinear, packed, rounded
+from gpt2lab.model import GPT2
+
+CONFIG = GPT2Config(n_layer=2, n_head=2, n_embd=64, block_size=32, vocab_size=5000, dropout=0)
+IDS = torch.randint(5000, (3, 20), generator=torch.Generator().manual_seed(0))
+WAYS = [(Precision.bf16, None), (Precision.bf16, Quantize.int8), (Precision.fp32, Quantize.int8)]
+
+needs_reordering = pytest.mark.skipif(
+    not module.reordering_works(), reason="this processor or torch has no such operator"
+)
+needs_int8 = pytest.mark.skipif(
+    not module.int8_works(), reason="this processor or torch has no such operator"
+)
+
+
+@pytest.fixture
+def model() -> GPT2:
+    return GPT2(CONFIG).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("precision", "quantize"), WAYS)
+def test_logits_are_those_of_the_model_up_to_rounding(model, precision, quantize):
+    expected = model(IDS)
+    found = packed(model, precision, quantize)(IDS).float()
+    assert found.shape == expected.shape == (3, 20, 5000)
+    # 8 significant bits a product, of inputs and of weights, over a depth of two layers
+    error = (found - expected).norm() / expected.norm()
+    assert 0 < error < 0.03
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("precision", "quantize"), WAYS)
+def test_a_cache_changes_nothing_but_the_order_of_sums(model, precision, quantize):
+    model = packed(model, precision, quantize)
+    whole = model(IDS).float()
+    hidden, cache = model.build_cache(IDS[:, :7], 20)
+    parts = [model.head(hidden)]
+    parts += [model.call_with_cache(IDS[:, t : t + 1], cache, t)[0] for t in range(7, 20)]
+    error = (torch.cat(parts, 1).float() - whole).norm() / whole.norm()
+    assert error < 0.01
+
+
+@needs_int8
+@torch.no_grad()
+def test_no_row_of_int8_depends_on_another():
+    weight, x = torch.randn(96, 64), torch.randn(8, 64)
+    linear = Int8Linear(weight, torch.randn(96), torch.float32)
+    together = linear(torch.cat([x, 1000 * x]))  # one scale for all would lose the small ones
+    alone = torch.cat([linear(row[None]) for row in x])
+    assert torch.equal(together[:8], alone)
+
+
+@needs_int8
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_int8_never_wraps_around_and_takes_zeros(dtype):
+    weight = torch.eye(64)
+    linear = Int8Linear(weight, None, dtype)
+    for x in (torch.zeros(1, 64), torch.full((1, 64), -3.0), torch.linspace(-5, 5, 6400)[None]):
+        rows = x.view(-1, 64).to(dtype)
+        scale = rows.abs().amax(1, keepdim=True).float()
+        # half a step of 126, and the rounding of the result
+        assert ((linear(rows).float() - rows.float()).abs() <= scale * (0.5 / 126 + 0.01)).all()
+
+
+def test_weights_are_rounded_to_the_nearest_of_255():
+    weight = torch.tensor([[1.27, 0.004, -0.006], [0.0, 0.0, 0.0]])
+    integers, scales = rounded(weight)
+    assert integers.tolist() == [[127, 0, -1], [0, 0, 0]]
+    assert scales[0] == pytest.approx(0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("precision", "quantize"), WAYS)
+def test_weights_may_lie_in_memory_the_other_way_round(model, precision, quantize):
+    turned = copy.deepcopy(model)
+    for parameter in turned.parameters():
+        if parameter.dim() == 2:
+            parameter.data = parameter.data.T.contiguous().T
+    expected = packed(model, precision, quantize)(IDS)
+    assert torch.equal(packed(turned, precision, quantize)(IDS), expected)
+
+
+@needs_reordering
+@torch.no_grad()
+def test_a_reordered_layer_equals_the_plain_one_in_bf16():
+    layer = torch.nn.Linear(64, 96).bfloat16()
+    x = torch.randn(5, 64).bfloat16()
+    found = ReorderedLinear(layer.weight.detach(), layer.bias.detach())(x)
+    assert torch.allclose(found, layer(x), atol=0.02)  # a last bit, by the order of sums
+
+
+@needs_reordering
+def test_the_weights_given_are_not_kept_beside_the_packed_ones(model):
+    made = packed(model, Precision.bf16)
+    assert isinstance(made, PackedGPT2)
+    kept = sum(p.numel() * p.element_size() for p in made.parameters())
+    blocks = sum(p.numel() for name, p in GPT2(CONFIG).named_parameters() if "c_" in name)
+    assert kept < 2 * (GPT2(CONFIG).num_parameters() - blocks) + 2 * 120 * 64 + 1
+    assert not any(isinstance(layer, torch.nn.Linear) for layer in made.modules())
+
+
+@pytest.mark.parametrize("quantize", [None, Quantize.int8])
+def test_where_an_operator_does_not_work_a_plain_one_serves(model, monkeypatch, quantize):
+    monkeypatch.setattr(module, "reordering_works", lambda: False)
+    monkeypatch.setattr(module, "int8_works", lambda: False)
+    expected = model(IDS).detach()
+    if quantize:
+        with pytest.warns(UserWarning, match="quantize: int8 products do not work"):
+            found = packed(model, Precision.bf16, quantize)
+    else:
+        found = packed(model, Precision.bf16, quantize)
+    assert not isinstance(found, PackedGPT2)
+    assert found.transformer.wte.weight.dtype is torch.bfloat16
+    assert torch.allclose(found(IDS).float(), expected, atol=0.05)
+
+
+def test_an_operator_that_computes_something_else_is_not_taken():
+    wrong = lambda w, b: lambda x: F.linear(x.float(), 2 * w, b)  # noqa: E731
+    assert not module._agrees(wrong)
+    assert module._agrees(lambda w, b: lambda x: F.linear(x.float(), w, b))
+
+
+def test_fp32_is_left_as_it_is(model):
+    expected = model(IDS)
+    found = packed(model, Precision.fp32)
+    assert torch.equal(found(IDS), expected)
