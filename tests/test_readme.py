@@ -15,7 +15,7 @@ COMMANDS = [line for block in FENCED for line in block.splitlines() if "python -
 LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
 # Those that train to their target or measure for minutes; all others answer in seconds.
 LONG = (
-    *("benchmark loop", "benchmark loss", "benchmark prepare"),
+    *("benchmark loop", "benchmark loss", "benchmark prepare", "benchmark generate"),
     *("train model=small data=sort", "train model=nano data=sort", "train model=char data=builtin"),
 )
 # Those that download; `data.path=` takes a copy.
@@ -36,12 +36,20 @@ def short(commands: list[str]) -> list[str]:
     ]
 
 
-def test_each_short_command_runs(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where every short command has run, in README's order."""
+    place = tmp_path_factory.mktemp("readme")
     commands = short([*COMMANDS, *LISTED])
     assert len(commands) >= 6
     for command in commands:
-        done = run(command, tmp_path)
+        done = run(command, place)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+    return place
+
+
+def test_each_short_command_runs(folder):
+    assert (folder / "runs" / "first" / "summary.json").exists()
 
 
 def test_the_mistakes_shown_are_answered_as_shown(tmp_path):
@@ -52,10 +60,11 @@ def test_the_mistakes_shown_are_answered_as_shown(tmp_path):
     assert done.stderr.splitlines() == expected
 
 
-def test_the_python_examples_run(tmp_path):
-    explaining, training = [text for language, text in BLOCKS if language == "python"]
-    assert re.search(r"ĠðŁ\S+ .* 12520 97 245$", run_code(explaining, tmp_path), re.M)
-    assert re.search(r"^runs/\S+ [01]\.\d+$", run_code(training, tmp_path), re.M)
+def test_the_python_examples_run(folder):
+    explaining, training, sampling = [text for language, text in BLOCKS if language == "python"]
+    assert re.search(r"ĠðŁ\S+ .* 12520 97 245$", run_code(explaining, folder), re.M)
+    assert re.search(r"^runs/\S+ [01]\.\d+$", run_code(training, folder), re.M)
+    assert run_code(sampling, folder).startswith("The function")
 
 
 def run_code(code: str, cwd: Path) -> str:

@@ -11,6 +11,7 @@ KINDS = (
     "corpora",
     "checkpoints",
     "numbers",
+    "sampling",
     "folders",
     "kills",
     "signals",

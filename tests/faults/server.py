@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PRELOADED = ("gpt2lab.experiment", "gpt2lab.train", "gpt2lab.launch", "matplotlib.pyplot")
+PRELOADED = ("gpt2lab.experiment", "gpt2lab.train", "gpt2lab.sample", "matplotlib.pyplot")
 TRAIN = "gpt2lab.train:main"
 
 
