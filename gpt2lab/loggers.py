@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class CSVLogger(Logger):
         self.path = path
         self.columns = list(COLUMNS)
         self.row: dict[str, float] = {}
+        self.resumed_step: int | None = None
+        """The step that a resumed run goes on from, whose row may be there already."""
 
     @property
     def name(self) -> str:
@@ -61,6 +63,9 @@ class CSVLogger(Logger):
         if unknown:
             self.columns += unknown
             rewrite(self.path, self.columns, read_metrics(self.path))
+        if row["step"] == self.resumed_step:
+            self._complete(row)
+            return
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
@@ -68,11 +73,18 @@ class CSVLogger(Logger):
                 writer.writeheader()
             writer.writerow(row)
 
+    def _complete(self, row: dict[str, float]) -> None:
+        """Add to the last row, if it is this step's, what was still to be measured then."""
+        rows: list[dict[str, Any]] = list(read_metrics(self.path))
+        begun = rows.pop() if rows and int(rows[-1]["step"]) == row["step"] else {}
+        rewrite(self.path, self.columns, [*rows, begun | row])
+
     def finalize(self, status: str) -> None:
         self.save()
 
     def resume_at(self, step: int) -> None:
         """Drop the rows beyond the step that a resumed run goes on from."""
+        self.resumed_step = step
         if not self.path.is_file():
             return
         rows = read_metrics(self.path)
@@ -103,7 +115,7 @@ def _is_whole(row: dict[str, str]) -> bool:
     return True
 
 
-def rewrite(path: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+def rewrite(path: Path, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
     file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()

@@ -46,6 +46,36 @@ def test_a_resume_drops_the_rows_beyond_its_step_and_appends(tmp_path):
     ]
 
 
+def test_what_a_step_was_still_to_be_measured_for_goes_into_its_row(tmp_path):
+    path = tmp_path / "metrics.csv"
+    whole, begun = CSVLogger(tmp_path / "whole.csv"), CSVLogger(path)
+    for logger in (whole, begun):
+        logger.log_metrics({"train/loss": 0.1}, step=10)
+        logger.log_metrics({"train/loss": 0.2}, step=20)
+    begun.save()
+    again = CSVLogger(path)
+    again.resume_at(20)
+    for _ in range(2):  # a second time, it is the same row again
+        again.log_metrics({"val/loss": 0.3}, step=20)
+        again.save()
+    whole.log_metrics({"val/loss": 0.3}, step=20)
+    for logger in (whole, again):
+        logger.log_metrics({"train/loss": 0.4}, step=30)
+        logger.save()
+    assert path.read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_step_without_a_row_gets_one_for_what_was_still_to_be_measured(tmp_path):
+    logger = CSVLogger(tmp_path / "metrics.csv")
+    logger.log_metrics({"train/loss": 0.1}, step=10)
+    logger.save()
+    again = CSVLogger(tmp_path / "metrics.csv")
+    again.resume_at(20)
+    again.log_metrics({"val/loss": 0.3}, step=20)
+    again.save()
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.csv")] == ["10", "20"]
+
+
 def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("step,train/loss,val/loss\n10,2.5,\n20,1.")
