@@ -69,7 +69,7 @@ class Progress(Callback):
         self.bar: Bar | None = None
         self.task: Any = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         console = Console(stderr=True)
         if not console.is_terminal:
             return
@@ -85,7 +85,7 @@ class Progress(Callback):
             refresh_per_second=4,
         )
         self.bar.start()
-        total, done = trainer.max_steps, trainer.global_step
+        total, done = pl_module.settings.max_steps, trainer.global_step
         self.task = self.bar.add_task("train", total=total, completed=done, metrics="")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
@@ -233,8 +233,18 @@ class Stop(Callback):
         # Lightning's own handlers save or wait for other ranks in the middle of whatever runs.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step >= self.max_steps:
+            # Where no step is left Lightning skips all that surrounds the steps too.
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 1
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.listener.listen()
+        # Of its end, a run that was killed there has not been able to tell.
+        if trainer.global_step >= self.max_steps:
+            self._stop(trainer, f"max_steps={self.max_steps}")
+        if pl_module.evaluated_step == trainer.global_step:
+            self._stop_at_target(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         # The signal came between steps, so this one need not begin. Ranks hear it at different
@@ -257,6 +267,9 @@ class Stop(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._stop_at_target(trainer, pl_module)
+
+    def _stop_at_target(self, trainer: Trainer, pl_module: Any) -> None:
         if self.stop_at is None:
             return
         metric, target = parse_stop_at(self.stop_at)

@@ -71,10 +71,10 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         checkpoint = place(settings, folder)
         if not run_folder.is_run(folder):
             held.enter_context(run_folder.made(folder))
-        elif checkpoint and settings.resume == "auto" and (line := finished(checkpoint, settings)):
+        elif checkpoint and settings.resume == "auto" and (key := finished(checkpoint, settings)):
             clean(folder / "checkpoints")
-            print(line)
-            return Result(folder, run_folder.read_json(folder / "summary.json"))
+            print(f"{checkpoint}: has reached {key}={getattr(settings, key)}; nothing is left")
+            return Result(folder, run_folder.read_json(folder / run_folder.SUMMARY))
         everything = settings, printable, folder, checkpoint
         if settings.devices > 1:
             return launch.on_ranks(settings.devices, train, *everything)

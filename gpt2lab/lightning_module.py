@@ -59,6 +59,8 @@ class GPT2LightningModule(LightningModule):
         finds them between two steps."""
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
+        self.evaluated_step: int | None = None
+        """Step of the last evaluation that came to its end, with all that callbacks make of it."""
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
@@ -212,6 +214,8 @@ class GPT2LightningModule(LightningModule):
         checkpoint.pop("loops", None)
         checkpoint["train_losses"] = list(self.train_losses)
         checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["latest"] = dict(self.latest)
+        checkpoint["evaluated_step"] = self.evaluated_step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The state is the checkpoint's, but how it is used is for the settings of today to say.
@@ -222,6 +226,8 @@ class GPT2LightningModule(LightningModule):
         self.set_step(checkpoint["global_step"])
         self.train_losses = list(checkpoint["train_losses"])
         self.skipped_steps = checkpoint["skipped_steps"]
+        self.latest = dict(checkpoint.get("latest", {}))  # version 0.3.0 has none
+        self.evaluated_step = checkpoint.get("evaluated_step")
 
     def set_step(self, step: int) -> None:
         """Let Lightning's loop, and with it the data and the evaluations, go on after this step."""

@@ -79,14 +79,18 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
 
 
 def finished(checkpoint: Path, settings: TrainConfig) -> str | None:
-    """A line on a run that is at its end; None while there are steps to go."""
+    """The setting that a run has ended by, max_steps or stop_at; None while anything is left.
+
+    That may be no step, but what comes after the last one, up to the summary.
+    """
     step = load_checkpoint(checkpoint, settings.allow_nonfinite)["global_step"]
-    if step >= settings.max_steps:
-        return f"{checkpoint}: is at step {step} of max_steps={settings.max_steps}; nothing is left"
-    summary = run_folder.read_json(checkpoint.parent.parent / "summary.json")
-    reached = f"stop_at={settings.stop_at}"
-    if summary.get("steps") == step and summary.get("stop_reason") == reached:
-        return f"{checkpoint}: has reached {reached}; nothing is left"
+    run = checkpoint.parent.parent
+    summary = run_folder.read_json(run / run_folder.SUMMARY)
+    is_told = run_folder.is_finished(run) and summary.get("steps") == step
+    if step > settings.max_steps or (is_told and step == settings.max_steps):
+        return "max_steps"
+    if is_told and summary.get("stop_reason") == f"stop_at={settings.stop_at}":
+        return "stop_at"
     return None
 
 
@@ -137,10 +141,11 @@ def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataMo
             f"bring the old data back, or go on with data.fingerprint={found}"
         )
     step: int = content["global_step"]
-    if step >= settings.max_steps:
+    if (key := finished(checkpoint, settings)) is not None:
+        mend = "choose more steps" if key == "max_steps" else "choose another target, or null,"
         raise ConfigError(
-            f"max_steps: {settings.max_steps} are done, {checkpoint} is at step {step}; "
-            "choose more steps to go on"
+            f"{key}: {getattr(settings, key)} is reached, {checkpoint} is at step {step}; "
+            f"{mend} to go on"
         )
     return step
 

@@ -27,6 +27,8 @@ from gpt2lab.lock import LOCK, check_unlocked, lock
 
 RECEIPT = "receipt.json"
 CONFIG = "config.yaml"
+SUMMARY = "summary.json"
+"""The last that a run writes: only by it a run is known to be at its end."""
 # What a start that was killed may leave in an otherwise empty folder.
 LEFTOVERS = {LOCK, f".{RECEIPT}.tmp"}
 PACKAGES = ("torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy", "tiktoken")
@@ -122,9 +124,10 @@ def begin(folder: Path, receipt: dict[str, Any], printable: dict[str, Any]) -> N
 
 
 def go_on(folder: Path, receipt: dict[str, Any], printable: dict[str, Any]) -> None:
-    """The same for a resumed run, which can do without."""
+    """The same for a resumed run, which can do without; it is not at its end any more."""
     for path, content in describing(folder, receipt, printable).items():
         Guard(path.name)(write_whole, path, content)
+    Guard(SUMMARY)((folder / SUMMARY).unlink, missing_ok=True)
 
 
 def describing(
@@ -142,6 +145,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run came to its own end, and could say so: not by a signal, a fault or a kill."""
+    return read_json(folder / SUMMARY).get("ended_by") == "itself"
 
 
 def receipt(**facts: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.config.settings import TrainConfig
-from gpt2lab.run_folder import command, folder_of, read_json
+from gpt2lab.run_folder import command, folder_of, is_finished, read_json
 
 TIMEOUT_S = 60.0
 
@@ -69,7 +69,7 @@ def earlier_run(settings: TrainConfig) -> Path | None:
         folders = sorted(Path(settings.runs_dir).glob("*"))
     ours = [folder for folder in folders if _is_ours(read_json(folder / "receipt.json"))]
     # one that is not finished, if there is any, and of several the last
-    return max(ours, key=lambda f: (not is_finished(f, settings.max_steps), f.name), default=None)
+    return max(ours, key=lambda f: (not is_finished(f), f.name), default=None)
 
 
 def _is_ours(receipt: dict[str, Any]) -> bool:
@@ -78,10 +78,3 @@ def _is_ours(receipt: dict[str, Any]) -> bool:
     slurm = leg.get("slurm") if isinstance(leg, dict) else None
     known = slurm.get("job") if isinstance(slurm, dict) else None
     return known == job() and leg.get("command") == command()
-
-
-def is_finished(folder: Path, max_steps: int) -> bool:
-    """Whether a run came to its own end: not by a signal, a fault or a kill."""
-    if (folder / "checkpoints" / f"step-{max_steps:06d}.ckpt").exists():
-        return True  # killed after its last save, before its summary
-    return read_json(folder / "summary.json").get("ended_by") == "itself"

@@ -11,7 +11,8 @@ from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
 from gpt2lab.launch import check_devices
-from gpt2lab.slurm import earlier_run, is_finished
+from gpt2lab.run_folder import is_finished
+from gpt2lab.slurm import earlier_run
 
 
 def main() -> int:
@@ -23,13 +24,13 @@ def main() -> int:
         print_settings(composed.printable)
         return 0
     if (folder := earlier_run(composed.settings)) is not None:
-        return go_on(folder, composed.settings.max_steps, flags)
+        return go_on(folder, flags)
     return train(composed)
 
 
-def go_on(folder: Path, max_steps: int, flags: argparse.Namespace) -> int:
+def go_on(folder: Path, flags: argparse.Namespace) -> int:
     """What SLURM has started again, in the folder of its first start."""
-    if is_finished(folder, max_steps):
+    if is_finished(folder):
         print(f"SLURM has started this job again; its run is finished: {folder}", file=sys.stderr)
         print(folder, flush=True)
         return 0

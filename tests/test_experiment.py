@@ -140,7 +140,7 @@ def test_resume_takes_best_auto_or_a_path(short, tmp_path):
 
 def test_a_finished_run_has_nothing_to_resume(short):
     first = short("name=a")
-    with pytest.raises(ConfigError, match=r"max_steps: 4 are done, .* choose more steps"):
+    with pytest.raises(ConfigError, match=r"max_steps: 4 is reached, .* choose more steps"):
         resume(first, "resume=last")
     assert json.loads((first.folder / "summary.json").read_text()) == first.summary
 

@@ -97,7 +97,7 @@ def test_a_full_disk_for_what_is_dispensable_changes_no_weight(run, tmp_path, na
     assert same_weights(straight, resumed)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "receipt.json", "curves.png", "summary.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "receipt.json", "curves.png"])
 def test_what_cannot_be_replaced_on_a_resume_stays_as_it_was(run, name):
     straight = run("name=a")
     folder = run("name=b", "max_steps=2", "schedule.decay_steps=4").folder
@@ -106,6 +106,16 @@ def test_what_cannot_be_replaced_on_a_resume_stays_as_it_was(run, name):
     resumed, found = warned(run, "name=b", "resume=last", "max_steps=4")
     assert found == [f"{name}: Is a directory; training goes on without it"]
     assert (folder / name).read_bytes() == before
+    assert same_weights(straight, resumed)
+
+
+def test_a_summary_that_cannot_be_written_leaves_none_of_a_time_before(run):
+    straight = run("name=a")
+    folder = run("name=b", "max_steps=2", "schedule.decay_steps=4").folder
+    (folder / ".summary.json.tmp").mkdir()
+    resumed, found = warned(run, "name=b", "resume=last", "max_steps=4")
+    assert found == ["summary.json: Is a directory; training goes on without it"]
+    assert not (folder / "summary.json").exists()
     assert same_weights(straight, resumed)
 
 

@@ -9,13 +9,14 @@ import time
 import pytest
 import torch
 
-from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
+from gpt2lab.checkpoint import find_checkpoint, load_checkpoint, read_manifest
 from gpt2lab.config.changes import changes, model_problems
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import fit
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import LOCK, lock
 from gpt2lab.loggers import read_metrics
+from gpt2lab.run_folder import read_json
 from tests.test_command_line import QUICK, start
 from tests.test_experiment import SHORT, weights
 
@@ -156,7 +157,7 @@ def test_an_automatic_resume_of_a_finished_run_ends_well(tmp_path):
     again = start(*command, cwd=tmp_path)
     assert (again.returncode, again.stderr) == (0, "")
     line, folder = again.stdout.splitlines()
-    assert "is at step 2 of max_steps=2; nothing is left" in line
+    assert "has reached max_steps=2; nothing is left" in line
     assert folder == "runs/a"
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == files
 
@@ -259,9 +260,11 @@ def test_a_run_that_was_turned_back_goes_on_from_there_whenever_it_was_killed(ru
     assert (folder / "checkpoints" / "step-000004.ckpt").exists()
 
 
-def test_an_automatic_resume_of_a_run_at_its_target_ends_well(run):
+def test_a_run_at_its_target_has_nothing_to_resume(run):
     words = [*SHORT, "name=a", "resume=auto", "max_steps=9", "stop_at=val/loss:100"]
     assert [run(*words).summary["steps"] for _ in range(2)] == [2, 2]
+    with pytest.raises(ConfigError, match=r"stop_at: val/loss:100 is reached, .* choose another"):
+        run("name=a", "resume=last")
     assert run(*words[:-1], "stop_at=null").summary["steps"] == 9
 
 
@@ -284,3 +287,66 @@ def test_metrics_that_cannot_be_read_are_put_aside(run):
         run("name=a", "resume=last", "max_steps=5")
     assert (folder / "metrics.csv.damaged").read_text() == before
     assert [row["step"] for row in read_metrics(folder / "metrics.csv")] == ["5"]
+
+
+class Left(BaseException):
+    """Nothing of a training gets any further than this."""
+
+
+@pytest.fixture
+def killed(run, monkeypatch):
+    """A run that is killed when all is done but its summary."""
+
+    def summarize(*_):
+        raise Left
+
+    def start(*overrides):
+        with monkeypatch.context() as patch:
+            patch.setattr("gpt2lab.training.summarize", summarize)
+            with pytest.raises(Left):
+                run(*overrides)
+
+    return start
+
+
+SIX = [*SHORT, "max_steps=6", "eval_every=4", "checkpoint_keep=9"]
+
+
+def said(folder):
+    """All that a run says of itself, but for what depends on the clock."""
+    rows = read_metrics(folder / "metrics.csv")
+    summary = read_json(folder / "summary.json")
+    clocks = ("train/tokens_per_second", "seconds", "tokens_per_second", "peak_memory_bytes")
+    for part in (*rows, summary, summary["last"]):
+        for name in clocks:
+            part.pop(name, None)
+    manifest = read_manifest(folder / "checkpoints")
+    metrics = {entry.step: entry.metric for entry in manifest.checkpoints}
+    return rows, summary, metrics, manifest.best.step, (folder / "samples.md").read_text()
+
+
+def assert_same(found, wanted):
+    assert said(found.folder) == said(wanted.folder)
+    straight = weights(wanted)
+    assert all(torch.equal(tensor, straight[name]) for name, tensor in weights(found).items())
+
+
+@pytest.mark.parametrize("how", ["auto", "last"])
+@pytest.mark.parametrize("end", ["max_steps=6", "stop_at=val/loss:100"])
+def test_a_run_that_was_killed_before_its_summary_says_it_when_resumed(run, killed, how, end):
+    words = [*SIX, end]
+    killed(*words, "name=b")
+    resumed = run("name=b", f"resume={how}")
+    assert resumed.summary["stop_reason"] == end
+    assert (resumed.folder / "curves.png").exists()
+    assert_same(resumed, run(*words, "name=a"))
+
+
+def test_a_run_that_goes_on_is_not_finished_by_what_it_said_before(run, crashed):
+    folder = run(*SIX, "name=a").folder
+    with pytest.raises(ConfigError, match="max_steps: 3 is reached"):
+        run("name=a", "resume=last", "max_steps=3")
+    assert read_json(folder / "summary.json")["steps"] == 6  # a refusal changes nothing
+    path = folder / "checkpoints" / "step-000002.ckpt"
+    crashed(f"resume={path}")
+    assert not (folder / "summary.json").exists()

@@ -27,7 +27,7 @@ from gpt2lab.checkpoint.manifest import (
 
 
 class Checkpoints(Callback):
-    """Saves every n steps and at the end, after the step's evaluation.
+    """Saves every n steps and at the end, after the step's evaluation; the last to hear of one.
 
     `best` is the best evaluated one among those saved, by the metric that `monitor` names.
 
@@ -104,6 +104,8 @@ class Checkpoints(Callback):
             self.save(trainer, None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        with pl_module.update_lock:
+            pl_module.evaluated_step = trainer.global_step
         if trainer.global_step % self.every == 0 or trainer.should_stop:
             self.save(trainer, pl_module.latest.get(self.monitor))
 
