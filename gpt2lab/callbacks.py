@@ -229,13 +229,17 @@ class Stop(Callback):
         self._has_failed = True
         self._reason = str(error).partition(";")[0]
 
+    def cut_off(self) -> None:
+        """A signal leaves no time for the evaluation at the end: that is still to come."""
+        self._reason = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning's own handlers save or wait for other ranks in the middle of whatever runs.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step >= self.max_steps:
-            # Where no step is left Lightning skips all that surrounds the steps too.
+            # Where no step is left Lightning skips all the rest too: the evaluation that is owed.
             trainer.fit_loop.epoch_loop.max_steps = trainer.global_step + 1
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

@@ -65,6 +65,28 @@ class GPT2LightningModule(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
 
+    def on_train_start(self) -> None:
+        if self.owes_evaluation:
+            self.evaluate()
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether this step is one to be evaluated, and has not been, or not to the end.
+
+        So it is in a checkpoint that was saved because a signal left no time for the evaluation.
+        """
+        step, settings = self.trainer.global_step, self.settings
+        if step == 0 or not self.trainer.enable_validation:
+            return False
+        is_due = step % settings.eval_every == 0 or step >= settings.max_steps
+        return is_due and self.evaluated_step != step
+
+    def evaluate(self) -> None:
+        """Hold an evaluation between two steps, as Lightning does after one."""
+        self.trainer.validating = True
+        self.trainer.fit_loop.epoch_loop.val_loop.run()
+        self.trainer.training = True
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
         # Lightning's way to leave before a step; it looks at should_stop only after one.
         return -1 if self.trainer.should_stop else None

@@ -81,7 +81,7 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
 def finished(checkpoint: Path, settings: TrainConfig) -> str | None:
     """The setting that a run has ended by, max_steps or stop_at; None while anything is left.
 
-    That may be no step, but what comes after the last one, up to the summary.
+    That may be no step, but an evaluation that a signal has cut off, or the summary alone.
     """
     step = load_checkpoint(checkpoint, settings.allow_nonfinite)["global_step"]
     run = checkpoint.parent.parent

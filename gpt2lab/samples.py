@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 
 from gpt2lab.durable import write_whole
@@ -33,9 +33,10 @@ class Samples(Callback):
         self.prompts = prompts
         self.new_tokens = new_tokens
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if self.path.is_file():  # a resumed run: what it will write again is dropped
-            self.guard(self._drop_beyond, trainer.global_step)
+            step = trainer.global_step
+            self.guard(self._drop_beyond, step - 1 if pl_module.owes_evaluation else step)
 
     def _drop_beyond(self, step: int) -> None:
         # At the start of a line only: an answer may say the same.

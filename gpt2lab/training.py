@@ -196,8 +196,10 @@ class Training:
         return self.listener.during(self.module.update_lock, partial(exit_code, self._leave))
 
     def _leave(self) -> int:
-        """The end of a training whose step takes too long to be waited for."""
+        """The end of a training whose step or evaluation takes too long to be waited for."""
         self.checkpoints.save_now(self.trainer)
+        if self.module.owes_evaluation:
+            self.stop.cut_off()
         for logger in self.trainer.loggers:
             logger.save()
         self._finish()

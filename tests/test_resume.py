@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from gpt2lab.checkpoint import find_checkpoint, load_checkpoint, read_manifest
+from gpt2lab.callbacks import Throughput
+from gpt2lab.checkpoint import Checkpoints, find_checkpoint, load_checkpoint, read_manifest
 from gpt2lab.config.changes import changes, model_problems
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import fit
@@ -294,6 +295,31 @@ class Left(BaseException):
 
 
 @pytest.fixture
+def cut(run, monkeypatch):
+    """A run that a signal ends at a step, in some function: there is no time for the rest of it."""
+
+    def start(step, place, *overrides):
+        owner, name = place
+        original = getattr(owner, name)
+
+        def leaves(self, *args):
+            trainer = self.trainer if isinstance(self, GPT2LightningModule) else args[0]
+            if trainer.global_step == step:
+                listener = trainer.callbacks[0].listener
+                listener.number = signal.SIGTERM
+                listener._last_words()
+                raise Left
+            return original(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, leaves)
+            with pytest.raises(Left):
+                run(*overrides)
+
+    return start
+
+
+@pytest.fixture
 def killed(run, monkeypatch):
     """A run that is killed when all is done but its summary."""
 
@@ -310,6 +336,9 @@ def killed(run, monkeypatch):
 
 
 SIX = [*SHORT, "max_steps=6", "eval_every=4", "checkpoint_keep=9"]
+BEFORE_IT = (Throughput, "on_train_batch_end")
+WITHIN_IT = (GPT2LightningModule, "validation_step")
+BEHIND_IT = (Checkpoints, "on_validation_end")  # all is said, nothing saved
 
 
 def said(folder):
@@ -329,6 +358,59 @@ def assert_same(found, wanted):
     assert said(found.folder) == said(wanted.folder)
     straight = weights(wanted)
     assert all(torch.equal(tensor, straight[name]) for name, tensor in weights(found).items())
+
+
+@pytest.mark.parametrize("step", [4, 6])
+@pytest.mark.parametrize("place", [BEFORE_IT, WITHIN_IT, BEHIND_IT])
+def test_an_evaluation_that_a_signal_cut_off_is_held_before_the_run_goes_on(run, cut, place, step):
+    straight = run(*SIX, "name=a")
+    cut(step, place, *SIX, "name=b")
+    assert read_json(straight.folder.with_name("b") / "summary.json")["ended_by"] == "signal"
+    assert_same(run("name=b", "resume=last"), straight)
+
+
+def test_an_evaluation_that_was_cut_off_twice_is_held_once(run, cut):
+    cut(4, WITHIN_IT, *SIX, "name=b")
+    cut(4, BEHIND_IT, "name=b", "resume=last")
+    assert_same(run("name=b", "resume=last"), run(*SIX, "name=a"))
+
+
+def test_a_target_that_is_reached_in_a_cut_evaluation_ends_the_run_there(run, cut):
+    words = [*SIX, "stop_at=val/loss:100"]
+    cut(4, WITHIN_IT, *words, "name=b")
+    resumed = run("name=b", "resume=last")
+    assert (resumed.summary["steps"], resumed.summary["stop_reason"]) == (4, words[-1])
+    assert_same(resumed, run(*words, "name=a"))
+
+
+def test_what_a_cut_evaluation_came_to_is_on_record_though_no_save_was_due(run, cut):
+    cut(4, WITHIN_IT, *SIX, "checkpoint_every=9", "name=a")
+    found = said(run("name=a", "resume=last").folder)
+    wanted = {int(row["step"]): float(row["val/loss"]) for row in found[0] if row["val/loss"]}
+    assert found[2] == wanted
+    assert list(wanted) == [4, 6]
+
+
+def test_behind_an_owed_evaluation_it_is_training_again(run, cut, monkeypatch):
+    cut(4, WITHIN_IT, *SIX, "name=a")
+    step = GPT2LightningModule.training_step
+    states = []
+
+    def watched(module, *args):
+        states.append((module.trainer.training, module.training, torch.is_grad_enabled()))
+        return step(module, *args)
+
+    monkeypatch.setattr(GPT2LightningModule, "training_step", watched)
+    run("name=a", "resume=last")
+    assert states == [(True, True, True)] * 2
+
+
+def test_an_evaluation_that_was_held_is_not_held_again(run, monkeypatch):
+    run(*SIX, "name=a", "max_steps=4", "schedule.decay_steps=6")
+    held = []
+    monkeypatch.setattr(GPT2LightningModule, "evaluate", held.append)
+    run("name=a", "resume=last", "max_steps=5")
+    assert not held
 
 
 @pytest.mark.parametrize("how", ["auto", "last"])

@@ -191,6 +191,10 @@ def test_a_resume_behind_a_signal_is_the_straight_run(tmp_path, patch):
     assert ours["global_step"] == straight["global_step"] == 8
     assert same(ours["state_dict"], straight["state_dict"])
     assert same(ours["optimizer_states"], straight["optimizer_states"])
+    rows = [read_metrics(tmp_path / "runs" / name / "metrics.csv") for name in "ab"]
+    for row in (*rows[0], *rows[1]):
+        del row["train/tokens_per_second"]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.slow
@@ -214,7 +218,7 @@ def test_a_second_ctrl_c_ends_it_at_once_though_it_be_in_the_middle_of_c(tmp_pat
 
 
 @pytest.mark.slow
-def test_an_evaluation_is_left_and_not_recorded(tmp_path):
+def test_an_evaluation_is_left_for_the_resume(tmp_path):
     patch = LONG_BATCHES.format(seconds=0.3)
     training = Training(tmp_path, *QUICK, "eval_every=4", patch=patch).until_ready()
     training.send(signal.SIGTERM)
@@ -224,6 +228,23 @@ def test_an_evaluation_is_left_and_not_recorded(tmp_path):
     folder = tmp_path / "runs" / "a"
     assert checkpoint(folder)["global_step"] == summary(folder)["steps"] == 4
     assert not any(row["val/loss"] for row in read_metrics(folder / "metrics.csv"))
+    run(tmp_path, "name=a", "resume=last")
+    assert [row["step"] for row in read_metrics(folder / "metrics.csv") if row["val/loss"]] == [
+        "4",
+        "8",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_left_in_its_last_evaluation_is_not_finished(tmp_path):
+    training = Training(tmp_path, *QUICK, patch=LONG_BATCHES.format(seconds=60)).until_ready()
+    training.send(signal.SIGTERM)
+    assert training.end()[0] == 143
+    folder = tmp_path / "runs" / "a"
+    assert (summary(folder)["steps"], summary(folder)["stop_reason"]) == (8, "SIGTERM")
+    run(tmp_path, "name=a", "resume=auto")
+    assert (summary(folder)["steps"], summary(folder)["stop_reason"]) == (8, "max_steps=8")
+    assert summary(folder)["last"]["val/loss"] > 0
 
 
 @pytest.mark.slow

@@ -106,8 +106,9 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         with pl_module.update_lock:
             pl_module.evaluated_step = trainer.global_step
-        if trainer.global_step % self.every == 0 or trainer.should_stop:
-            self.save(trainer, pl_module.latest.get(self.monitor))
+        due = trainer.global_step % self.every == 0 or trainer.should_stop
+        if due or self._is_saved(trainer):
+            self.save(trainer, self._metric(trainer))
 
     def on_train_end(self, *_: Any) -> None:
         self.background.wait()
@@ -137,18 +138,28 @@ class Checkpoints(Callback):
         """
         with suppress(Exception):  # an earlier save may have failed: that is what this one mends
             self.background.wait()
-        self._save(trainer, None, in_background=False)
+        self._save(trainer, self._metric(trainer), in_background=False)
+
+    def _metric(self, trainer: Trainer) -> float | None:
+        """What the evaluation of this very step came to, if it has been held."""
+        module: Any = trainer.lightning_module
+        is_evaluated = module.evaluated_step == trainer.global_step
+        return module.latest.get(self.monitor) if is_evaluated else None
+
+    def _is_saved(self, trainer: Trainer) -> bool:
+        return bool(self.saved) and self.saved[0].step == trainer.global_step
 
     def _save(self, trainer: Trainer, metric: float | None, *, in_background: bool) -> None:
+        if metric is not None and not math.isfinite(metric):
+            metric = None
         with trainer.lightning_module.update_lock:  # type: ignore[union-attr]
-            step = trainer.global_step
-            if self.saved and self.saved[0].step == step:
+            if self._is_saved(trainer):
+                self._note(trainer, metric)
                 return
+            step = trainer.global_step
             for logger in trainer.loggers:  # no row up to this step is missing after a kill
                 logger.save()
             content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-            if metric is not None and not math.isfinite(metric):
-                metric = None
             entry = Entry(name_of(step), step, bytes=0, sha256="", metric=metric)
             best = self._better(entry)
             content["best"] = best and {
@@ -164,6 +175,23 @@ class Checkpoints(Callback):
                 self.folder / entry.file,
                 storage_options=partial(self._deliver, entry, in_background),
             )
+
+    def _note(self, trainer: Trainer, metric: float | None) -> None:
+        """Put on record what an evaluation came to that was held after its step had been saved.
+
+        The file stays as it is: to replace it under its name would take a moment in which the
+        record has another checksum than the file. So a resume from it holds the evaluation again.
+        """
+        if metric is None:
+            return
+        entry = replace(self.saved[0], metric=metric)
+        self.best = self._better(entry)
+        if entry == self.saved[0]:
+            return
+        self.saved[0] = entry
+        if trainer.is_global_zero:
+            with told(self.folder / MANIFEST, {}):
+                write_manifest(self.folder, self._manifest(self.saved))
 
     def _deliver(self, entry: Entry, in_background: bool, content: Content, path: Path) -> None:
         """Lightning's way to the file ends here, on the first rank."""

@@ -33,7 +33,9 @@ class Trainer:
         self.should_stop = True  # saved in the foreground
         self.is_global_zero = True
         self.loggers = []
-        self.lightning_module = SimpleNamespace(update_lock=threading.RLock())
+        self.lightning_module = SimpleNamespace(
+            update_lock=threading.RLock(), evaluated_step=None, latest={}
+        )
         self.strategy = SimpleNamespace(save_checkpoint=AtomicCheckpointIO().save_checkpoint)
         self._checkpoint_connector = SimpleNamespace(dump_checkpoint=self.dump)
 

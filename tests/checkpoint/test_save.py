@@ -68,6 +68,30 @@ def test_a_step_is_saved_once(run):
     assert run.callback.newest() == run.path(6)
 
 
+def test_an_evaluation_after_the_save_is_put_on_record_and_leaves_the_file(run):
+    run.save(5, metric=1.0)
+    run.save(6)
+    run.start(load_checkpoint(run.path(6)))
+    before = files(run)
+    run.callback.save(run.trainer, 0.5)
+    assert {name for name in before if files(run)[name] != before[name]} == {"manifest.json"}
+    assert find_checkpoint(run.folder, "best") == run.path(6)
+    run.save(7, metric=2.0)
+    assert load_checkpoint(run.path(7))["best"]["step"] == 6
+    assert [e.metric for e in read_manifest(run.checkpoints).checkpoints] == [2.0, 0.5]
+
+
+def test_a_save_upon_a_signal_knows_the_evaluation_of_its_step_and_of_no_other(run):
+    run.save(5, metric=1.0)
+    run.trainer.lightning_module.latest["val/loss"] = 0.5
+    run.trainer.lightning_module.evaluated_step = 6
+    for step, metric in ((6, 0.5), (7, None)):
+        run.trainer.step_to(step)
+        run.callback.save_now(run.trainer)
+        assert read_manifest(run.checkpoints).checkpoints[0].metric == metric
+    assert find_checkpoint(run.folder, "best") == run.path(6)
+
+
 def test_a_resume_goes_on_with_the_metrics_and_drops_what_lies_beyond_at_its_first_save(run):
     run.save(2, metric=1.0)
     run.save(4, metric=2.0)

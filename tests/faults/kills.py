@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.faults.lab import SORT, Lab, row
-from tests.faults.places import FOLDER, SAVE, STEP, VALIDATION, WRITE
-from tests.faults.same import assert_same_end, assert_whole
+from tests.faults.places import FOLDER, SAVE, STEP, SUMMARY, VALIDATION, WRITE
+from tests.faults.same import assert_same_end, assert_same_words, assert_whole
 from tests.faults.server import Process
 from tests.faults.tracer import BEGINS, Tracer, changes_disk, held, name_of, release, within
 
@@ -93,13 +93,12 @@ def kill_at(lab: Lab, stretch: Stretch, point: Point) -> Path:
     return process.cwd
 
 
-def resume_to_the_end(
-    lab: Lab, cwd: Path, settings: list[str], *, evaluations: bool = True
-) -> None:
+def resume_to_the_end(lab: Lab, cwd: Path, settings: list[str]) -> None:
     """Go on, and compare with the run that nothing disturbed."""
     done = lab.train(cwd, *settings, "name=a", "resume=auto")
     assert done.code == 0, done.err
-    assert_same_end(cwd / "runs" / "a", lab.straight(settings), evaluations=evaluations)
+    assert_same_end(cwd / "runs" / "a", lab.straight(settings))
+    assert_same_words(cwd / "runs" / "a", lab.straight(settings))
     assert_whole(cwd / "runs" / "a")
 
 
@@ -152,6 +151,20 @@ def killed_somewhere(lab: Lab, cwd: Path, settings: list[str]) -> Process:
     where = {"path": path, "number": lab.random.randint(1, latest)}
     kill = ("signal_in", {**where, "signals": [signal.SIGKILL]})
     return lab.begin(cwd, *settings, "name=a", "resume=auto", hooks=[kill])
+
+
+@row("SIGKILL between the last save and the summary")
+def before_the_summary(lab: Lab) -> None:
+    """What is left is the summary: no step is added behind the run's end."""
+    for end in ("max_steps=24", "stop_at=val/loss:100"):
+        for number in (1, 2):
+            with lab.case(f"{end}, killed {number} times"):
+                cwd, settings = lab.fresh(), [*SORT, end]
+                hook = ("signal_in", {"path": SUMMARY, "number": 1, "signals": [signal.SIGKILL]})
+                for _ in range(number):
+                    done = lab.train(cwd, *settings, "name=a", "resume=auto", hooks=[hook])
+                    assert done.code == -signal.SIGKILL, f"not killed: {done.code} {done.err}"
+                resume_to_the_end(lab, cwd, settings)
 
 
 @row("SIGKILL while the run folder is made", "strace")

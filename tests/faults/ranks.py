@@ -42,7 +42,7 @@ def ends(process: Process, code: int) -> Finished:
 def goes_on(lab: Lab, cwd: Path) -> None:
     done = lab.train(cwd, *TWO, "name=a", "resume=auto", timeout_s=START_S)
     assert done.code == 0, done.err
-    assert_same_end(cwd / "runs" / "a", lab.straight(TWO), evaluations=False)
+    assert_same_end(cwd / "runs" / "a", lab.straight(TWO))
     assert_whole(cwd / "runs" / "a")
 
 
@@ -108,17 +108,22 @@ def signalled(lab: Lab) -> None:
             process = both_wait(lab, cwd, DATA, 1)
             signalled_when_waiting(process, number, EVERYONE)
             goes_on(lab, cwd)
-    with lab.case("SIGTERM while a rank's step has no end"):
-        cwd = lab.fresh()
-        still = {"path": STEP, "number": 8, "folder": str(cwd), "rank": 1}
-        process = begin(lab, cwd, rank_hooks=[("stop_still_in", still)])
-        process.until(cwd / "still", START_S)
-        began = time.monotonic()
-        process.signal(signal.SIGTERM)
-        ends(process, 143)
-        assert time.monotonic() - began < LIMIT_S, f"took {time.monotonic() - began:.1f} s"
-        assert_whole(cwd / "runs" / "a", is_killed=True)
-        goes_on(lab, cwd)
+    for what, path, number in (
+        ("step", STEP, 8),
+        ("evaluation", VALIDATION, 4),
+        ("last evaluation", VALIDATION, 8),
+    ):
+        with lab.case(f"SIGTERM while a rank's {what} has no end"):
+            cwd = lab.fresh()
+            still = {"path": path, "number": number, "folder": str(cwd), "rank": 1}
+            process = begin(lab, cwd, rank_hooks=[("stop_still_in", still)])
+            process.until(cwd / "still", START_S)
+            began = time.monotonic()
+            process.signal(signal.SIGTERM)
+            ends(process, 143)
+            assert time.monotonic() - began < LIMIT_S, f"took {time.monotonic() - began:.1f} s"
+            assert_whole(cwd / "runs" / "a", is_killed=True)
+            goes_on(lab, cwd)
 
 
 def both_wait(lab: Lab, cwd: Path, path: str, number: int) -> Process:

@@ -67,7 +67,7 @@ def once(lab: Lab) -> None:
                 assert_stopped(cwd / "runs" / "a", done, number)
                 reached = step_of(cwd / "runs" / "a")
                 assert reached in (8, 9), f"the last checkpoint is of step {reached}"
-                resume_to_the_end(lab, cwd, SORT, evaluations=False)
+                resume_to_the_end(lab, cwd, SORT)
 
 
 @row("SIGTERM at every step, over two epochs' ends")
@@ -80,7 +80,7 @@ def at_every_step(lab: Lab) -> None:
             done = lab.train(cwd, *lab.text, "name=a", hooks=[hook])
             assert_stopped(cwd / "runs" / "a", done, SIGTERM)
             assert step_of(cwd / "runs" / "a") == step
-            resume_to_the_end(lab, cwd, lab.text, evaluations=False)
+            resume_to_the_end(lab, cwd, lab.text)
 
 
 @row("SIGTERM, SIGINT to all processes of a run with loader workers")
@@ -94,7 +94,7 @@ def to_all(lab: Lab) -> None:
             )
             assert_stopped(cwd / "runs" / "a", process.wait(), number)
             assert_no_orphans(process.pid)
-            resume_to_the_end(lab, cwd, SORT, evaluations=False)
+            resume_to_the_end(lab, cwd, SORT)
 
 
 @row("a loader worker or its run is killed")
@@ -106,7 +106,7 @@ def workers(lab: Lab) -> None:
         process = lab.begin(cwd, *SORT, "name=a", "data.num_workers=2", hooks=[hook])
         process.wait()
         assert_no_orphans(process.pid, within_s=15)
-        resume_to_the_end(lab, cwd, SORT, evaluations=False)
+        resume_to_the_end(lab, cwd, SORT)
     with lab.case("a worker is killed: one line, exit code 1"):
         cwd = lab.fresh()
         hook = ("wait_in", {"path": STEP, "number": 8, "folder": str(cwd)})
@@ -120,7 +120,7 @@ def workers(lab: Lab) -> None:
         assert done.last_line.startswith("error: "), done.err
         assert "Traceback" not in done.err, done.err
         assert_no_orphans(process.pid)
-        resume_to_the_end(lab, cwd, SORT, evaluations=False)
+        resume_to_the_end(lab, cwd, SORT)
 
 
 @row("a second SIGINT leaves at once")
@@ -140,7 +140,7 @@ def twice(lab: Lab) -> None:
             assert done.code == 130, f"exit code {done.code}"
             assert done.last_line.startswith("error: "), done.err
             assert "Traceback" not in done.err, done.err
-            resume_to_the_end(lab, cwd, SORT, evaluations=False)
+            resume_to_the_end(lab, cwd, SORT)
 
 
 @row("SIGTERM, SIGINT in a step or an evaluation without an end")
@@ -159,7 +159,63 @@ def never_ending(lab: Lab) -> None:
                 done.seconds = time.monotonic() - began
                 assert_stopped(cwd / "runs" / "a", done, number, has_lock=True)
                 assert step_of(cwd / "runs" / "a") == step
-                resume_to_the_end(lab, cwd, SORT, evaluations=False)
+                resume_to_the_end(lab, cwd, SORT)
+
+
+@row("SIGTERM in an evaluation, the last one or at the target")
+def never_ending_evaluation(lab: Lab) -> None:
+    """What the signal has cut off is made up for before the run goes on, or says that it is over.
+
+    The number of an evaluation, the settings, and what comes between the signal and the resume.
+    """
+    again = ("stop_still_in", {"path": VALIDATION, "number": 1})
+    dies = ("signal_in", {"path": VALIDATION, "number": 1, "signals": [signal.SIGKILL]})
+    saved = ("signal_in", {"path": SUMMARY, "number": 1, "signals": [signal.SIGKILL]})
+    target = [*SORT, "stop_at=val/loss:100"]
+    cases = {
+        "step 12": (4, SORT, None),
+        "the last step": (8, SORT, None),
+        "the target is reached": (1, target, None),
+        "step 12, and a signal again": (4, SORT, again),
+        "the last step, and a signal again": (8, SORT, again),
+        "step 12, and a kill": (4, SORT, dies),
+        "the last step, and a kill before the summary": (8, SORT, saved),
+        "the target is reached, and a kill before the summary": (1, target, saved),
+    }
+    for what in lab.part(list(cases), 2):
+        number, settings, then = cases[what]
+        with lab.case(what):
+            cwd = lab.fresh()
+            cut = ("stop_still_in", {"path": VALIDATION, "number": number})
+            step = left_in_an_evaluation(lab, cwd, settings, cut)
+            assert step == 3 * number, f"the last checkpoint is of step {step}"
+            if then == again:
+                assert left_in_an_evaluation(lab, cwd, settings, again) == step
+            elif then is not None:
+                done = lab.train(cwd, *settings, "name=a", "resume=auto", hooks=[then])
+                assert done.code == -signal.SIGKILL, f"not killed: {done.code} {done.err}"
+            resume_to_the_end(lab, cwd, settings)
+            found, wanted = best_of(cwd / "runs" / "a"), best_of(lab.straight(settings))
+            assert found == wanted, f"best is {found} in place of {wanted}"
+
+
+def best_of(run: Path) -> str:
+    return json.loads((run / "checkpoints" / "manifest.json").read_text())["best"]
+
+
+def left_in_an_evaluation(lab: Lab, cwd: Path, settings: list[str], still: tuple) -> int:
+    """The step that is saved when SIGTERM comes to a function that never returns."""
+    (cwd / "still").unlink(missing_ok=True)
+    name, where = still
+    hook = (name, {**where, "folder": str(cwd)})
+    process = lab.begin(cwd, *settings, "name=a", "resume=auto", hooks=[hook])
+    process.until(cwd / "still")
+    began = time.monotonic()
+    process.signal(SIGTERM)
+    done = process.wait(LIMIT_S + 5)
+    done.seconds = time.monotonic() - began
+    assert_stopped(cwd / "runs" / "a", done, SIGTERM, has_lock=True)
+    return step_of(cwd / "runs" / "a")
 
 
 @row("SIGTERM, SIGINT before and after the training")
@@ -183,5 +239,4 @@ def around_the_training(lab: Lab) -> None:
                 assert "Traceback" not in done.err, done.err
                 has_ended_well = done.out.rstrip().endswith("runs/a")
                 assert has_ended_well or done.last_line.startswith("error: "), done.err
-                if not list((cwd / "runs" / "a").glob("checkpoints/step-000024.ckpt")):
-                    resume_to_the_end(lab, cwd, SORT, evaluations=False)
+                resume_to_the_end(lab, cwd, SORT)
