@@ -123,6 +123,7 @@ class Family:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.killed: set[int | None] = set()
+        self._interrupts = 0
         self._pending: list[int] = []
         self._others = set(multiprocessing.active_children())
         self._members: dict[int, BaseProcess] = {}
@@ -156,6 +157,7 @@ class Family:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
+        self._interrupts += number == signal.SIGINT
         self._pending.append(number)
 
     def _guard(self) -> None:
@@ -173,8 +175,9 @@ class Family:
             if any(child.exitcode for child in children):
                 failed_at = min(failed_at, time.monotonic())
             has_left = any(child.exitcode in LEFT for child in children)
-            if has_left or time.monotonic() - failed_at > SURVIVAL_S:
-                # They wait for the one that has ended, perhaps for ever.
+            is_too_long = time.monotonic() - failed_at > SURVIVAL_S
+            if has_left or is_too_long or self._interrupts > 1:
+                # They wait for the one that has ended, perhaps for ever; or nobody waits for them.
                 for child in alive:
                     self._send(child, signal.SIGKILL)
 

@@ -81,10 +81,13 @@ class Listener:
     Args:
         leaves: without the main thread, if need be; of several ranks, the first one alone, which
             saves and speaks for all and whose end is theirs.
+        counts: a second Ctrl-C as one more than the first. A rank may get the same one from its
+            parent and from a terminal, and leaves the counting to the parent.
     """
 
-    def __init__(self, leaves: bool = True) -> None:
+    def __init__(self, leaves: bool = True, counts: bool = True) -> None:
         self.leaves = leaves
+        self.counts = counts
         self.number: int | None = None
         self._lock: AbstractContextManager[Any] = threading.RLock()
         self._last_words: Callable[[], int] | None = None
@@ -154,7 +157,7 @@ class Listener:
                 self._timer = threading.Timer(GRACE_S, self._leave)
                 self._timer.daemon = True
                 self._timer.start()
-            interrupts += number == signal.SIGINT
+            interrupts += self.counts and number == signal.SIGINT
             if interrupts == 2:
                 _leave_at_once(Signalled(number))
         os.close(source)

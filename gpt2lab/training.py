@@ -84,7 +84,7 @@ class Training:
             keep=settings.checkpoint_keep,
             keep_every=settings.checkpoint_keep_every,
         )
-        self.listener = Listener(leaves=self.is_first)
+        self.listener = Listener(leaves=self.is_first, counts=settings.devices == 1)
         self.stop = Stop(
             max_steps=settings.max_steps,
             max_minutes=settings.max_minutes,
