@@ -32,6 +32,7 @@ def load(
     quantize: Quantize | str | None = None,
     device: Device | str = Device.auto,
     allow_nonfinite: str | None = None,
+    rows: int = 1,
 ) -> "GPT2":
     """A trained model, ready to generate.
 
@@ -42,6 +43,7 @@ def load(
         quantize: int8 for the linear layers.
         device: auto takes a GPU where there is one.
         allow_nonfinite: the tensor that may hold NaN or infinity, as the refusal names it.
+        rows: how many are to be decoded at once, for the fastest way to do so.
     Raises:
         CheckpointError: if there is no such checkpoint, or it is damaged.
         ConfigError: if there is no such device or number format.
@@ -59,7 +61,7 @@ def load(
     place = chosen_device(device)
     read = read_pretrained if path.is_dir() else read_model
     model = read(path, allow_nonfinite=allow_nonfinite)
-    return in_memory(packed(model.to(place), precision, quantize))
+    return in_memory(packed(model.to(place), precision, quantize, rows))
 
 
 def option(key: str, value: Choice | str, choices: type[Choice]) -> Choice:

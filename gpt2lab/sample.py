@@ -36,7 +36,8 @@ def main() -> int:
         print_settings(composed.printable)
         return 0
     prompts = prompts_of(settings)
-    model = loaded(settings)
+    rows = min(settings.batch_size, len(prompts) * settings.num_samples)
+    model = loaded(settings, rows)
     take_any_text()
     warnings.showwarning = tell  # type: ignore[assignment]
     if settings.interactive:
@@ -56,7 +57,7 @@ def prompts_of(settings: SampleConfig) -> list[str]:
     return [settings.prompt or ""]
 
 
-def loaded(settings: SampleConfig) -> "GPT2":
+def loaded(settings: SampleConfig, rows: int) -> "GPT2":
     assert settings.checkpoint is not None
     path = Path(settings.checkpoint).expanduser()
     check_checkpoint(path)  # before torch is loaded
@@ -66,6 +67,7 @@ def loaded(settings: SampleConfig) -> "GPT2":
         quantize=settings.quantize,
         device=settings.device,
         allow_nonfinite=settings.allow_nonfinite,
+        rows=rows,
     )
 
 

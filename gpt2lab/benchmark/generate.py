@@ -52,14 +52,14 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
             result[f"{way}_mb_beyond_weights"] = beyond / 1e6
     original = original_model(overrides)
     device = original.transformer.wpe.weight.device
-    models = {way: packed(deepcopy(original), Precision.bf16, WAYS[way]) for way in WAYS}
+    models = packed_models(original)
     result |= cost_of_rounding(original, models)
     bandwidth = read_bandwidth(device)
     result["read_gb_per_second"] = bandwidth / 1e9
     rivals = dict(transformers_models(original))
     for B in BATCHES:
         prompts = torch.randint(original.vocab_size, (B, PROMPT), device=device)
-        result |= speeds(models, rivals, prompts)
+        result |= speeds(models if B == 1 else packed_models(original, B), rivals, prompts)
     for way, model in models.items():
         limit = bandwidth / bytes_read(model)
         result[f"{way}_share_of_memory_limit"] = result[f"{way}_tokens_per_second"] / limit
@@ -79,6 +79,10 @@ def original_model(overrides: Sequence[str]) -> GPT2:
     torch.manual_seed(settings.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return GPT2(shape).to(device).eval()
+
+
+def packed_models(original: GPT2, rows: int = 1) -> dict[str, GPT2]:
+    return {way: packed(deepcopy(original), Precision.bf16, WAYS[way], rows) for way in WAYS}
 
 
 def speeds(models: dict[str, GPT2], rivals: dict[str, Any], prompts: Tensor) -> dict[str, float]:

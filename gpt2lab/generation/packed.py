@@ -6,9 +6,10 @@ all of it. The operators are those that torch's compiler uses, not public ones: 
 it is relied on, and plain operators serve where it does not work.
 """
 
+import time
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,10 @@ from gpt2lab.precision import chosen_precision
 
 SMALLEST = torch.finfo(torch.bfloat16).tiny
 """Of a scale, so that a row of zeros is divided by something."""
+
+LARGEST, MIDDLE = 126, 128
+"""Of inputs in 8 bits: LARGEST is how far they go from MIDDLE, which stands for 0."""
+MANY_ROWS = 4
 
 Packing = Callable[[Tensor, Tensor | None], nn.Module]
 """From the weight (out, in) and bias (out,) of a linear layer to one that computes the same."""
@@ -33,37 +38,72 @@ class ReorderedLinear(nn.Module):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous(), None)
         self.bias = None if bias is None else bias.bfloat16()
         self.num_bytes = 2 * weight.numel()
+        self.product = torch.ops.mkldnn._linear_pointwise.default  # found once, not at each call
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return self.product(x, self.weight, self.bias, "none", [], "")
 
 
 class Int8Linear(nn.Module):
-    """A linear layer of int8 weights, a scale for each output, and int8 inputs, a scale for each
-    row of them, so that no row depends on another.
+    """A linear layer of int8 weights, with a scale for each output, and of inputs in 8 bits, with
+    a scale for each row, so that no row depends on another.
 
-    Products are summed in int32, which is exact.
+    Products are summed in int32, which is exact. A subclass has the weights in its own order.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        integers, self.scales = rounded(weight.float())
-        self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
-        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = None if bias is None else bias.to(dtype)
         self.dtype = dtype
+        self.smallest = torch.tensor(SMALLEST, dtype=dtype)
+        self.middle = torch.tensor(float(MIDDLE), dtype=dtype)
         self.num_bytes = weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        # 126, since x / scale is rounded twice in bf16, and 128 would be -128
-        scale = x.abs().amax(-1, keepdim=True).mul_(1 / 126)
-        scale.clamp_min_(SMALLEST)
-        integers = (x / scale).round_().to(torch.int8)
-        y = torch.ops.onednn.qlinear_pointwise(
-            *(integers, 1.0, 0, self.weight, self.scales, self.zeros, None),
+        # LARGEST is 126, not 127: in bf16 the quotient is rounded too, and 256 would become 0.
+        scale = torch.add(self.smallest, x.abs().amax(-1, keepdim=True), alpha=1 / LARGEST)
+        y = self.product(x, scale)
+        return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
+
+    def product(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The rows of x / scale, rounded, times the weights."""
+        raise NotImplementedError
+
+
+class Int8LinearOfOneRow(Int8Linear):
+    """By fbgemm, the fastest for a row or two."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
+        integers, scales = rounded(weight.float())
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch will drop such tensors one day: see `works`
+            quantized = torch._make_per_channel_quantized_tensor(integers, scales, zeros, 0)
+        self.weight = torch.ops.quantized.linear_prepack(quantized, None)
+        self.operator = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+
+    def product(self, x: Tensor, scale: Tensor) -> Tensor:
+        return self.operator((x / scale).float(), 1.0, MIDDLE, self.weight).to(self.dtype)
+
+
+class Int8LinearOfManyRows(Int8Linear):
+    """By oneDNN, whose matrix units take 16 rows in the time of one."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(weight, bias, dtype)
+        integers, self.scales = rounded(weight.float())
+        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
+        self.operator = torch.ops.onednn.qlinear_pointwise.default  # found once, not at each call
+
+    def product(self, x: Tensor, scale: Tensor) -> Tensor:
+        # Without AMX, only unsigned inputs have a fast product.
+        integers = torch.addcdiv(self.middle, x, scale).round_().to(torch.uint8)
+        return self.operator(
+            *(integers, 1.0, MIDDLE, self.weight, self.scales, self.zeros, None),
             *(1.0, 0, self.dtype, "none", [], ""),
         )
-        return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
 
 
 def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,26 +139,38 @@ class PackedGPT2(GPT2):
         return self.tied_head(hidden)[..., : self.vocab_size]
 
 
-def packed(model: GPT2, precision: Precision, quantize: Quantize | None = None) -> GPT2:
+def packed(
+    model: GPT2, precision: Precision, quantize: Quantize | None = None, rows: int = 1
+) -> GPT2:
     """The model for generation; the one given is used up.
 
     Args:
         precision: of weights, activations and cache; auto as in training.
         quantize: int8 for the weights and inputs of linear layers; the rest is in `precision`.
+        rows: how many are to be decoded at once. It decides what is fastest, and no result but for
+            rounding.
     """
     device = model.transformer.wpe.weight.device
     is_bf16 = chosen_precision(precision, device.type) is Precision.bf16
     dtype = torch.bfloat16 if is_bf16 else torch.float32
     if quantize is Quantize.int8:
-        if device.type == "cpu" and int8_works():
-            return PackedGPT2(model, dtype, lambda w, b: Int8Linear(w, b, dtype))
+        linear = int8_linear(rows) if device.type == "cpu" else None
+        if linear is not None:
+            return PackedGPT2(model, dtype, partial(linear, dtype=dtype))
         warnings.warn(
             f"quantize: int8 products do not work on this {device.type}; going on without them",
             stacklevel=2,
         )
-    if is_bf16 and device.type == "cpu" and reordering_works():
+    if is_bf16 and device.type == "cpu" and works(ReorderedLinear):
         return PackedGPT2(model, dtype, ReorderedLinear)
     return model.to(dtype).requires_grad_(False).eval()
+
+
+def int8_linear(rows: int) -> type[Int8Linear] | None:
+    """The int8 layer for so many rows that works here; None if none does."""
+    kinds: list[type[Int8Linear]] = [Int8LinearOfOneRow, Int8LinearOfManyRows]
+    preferred = reversed(kinds) if rows >= MANY_ROWS else kinds
+    return next((kind for kind in preferred if works(kind)), None)  # type: ignore[arg-type]
 
 
 def bytes_read(model: GPT2) -> int:
@@ -131,21 +183,32 @@ def bytes_read(model: GPT2) -> int:
 
 
 @cache
-def reordering_works() -> bool:
-    return _agrees(ReorderedLinear)
+def works(kind: type[nn.Module]) -> bool:
+    """Whether a kind of layer is there, computes what it should, and not by a detour.
 
-
-@cache
-def int8_works() -> bool:
-    return _agrees(lambda w, b: Int8Linear(w, b, torch.float32), torch.float32)
-
-
-def _agrees(packing: Packing, dtype: torch.dtype = torch.bfloat16) -> bool:
-    """Whether an operator is there and computes what it should."""
+    Numbers are the largest there are, whose sums overflow in 16 bits: some processors only clip
+    them. Where a product has no kernel of its own, another one serves that is 100 times slower.
+    """
     numbers = torch.Generator().manual_seed(0)
-    weight, bias, x = (torch.randn(size, generator=numbers) for size in ((32, 16), (32,), (3, 16)))
+    signs = torch.randint(2, (256, 256), generator=numbers) * 2.0 - 1
+    bias, x = torch.ones(256), signs[:4]
     try:
-        found = packing(weight, bias)(x.to(dtype)).float()
+        dtypes = {"dtype": torch.float32} if issubclass(kind, Int8Linear) else {}
+        layer = kind(signs, bias, **dtypes)
+        x = x.to(dtypes.get("dtype", torch.bfloat16))
+        plain = nn.Linear(256, 256).to(x.dtype)
+        with torch.no_grad():
+            is_right = torch.allclose(layer(x).float(), F.linear(signs[:4], signs, bias), atol=2)
+            return is_right and _seconds(layer, x) < 20 * _seconds(plain, x)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
-    return torch.allclose(found, F.linear(x, weight, bias), atol=0.3)
+
+
+def _seconds(layer: nn.Module, x: Tensor) -> float:
+    """The shortest time of some calls."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        layer(x)
+        times.append(time.perf_counter() - start)
+    return min(times)

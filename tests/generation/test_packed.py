@@ -1,6 +1,7 @@
 """Weights in other orders and formats make the same model, up to their rounding."""
 
 import copy
+import time
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ import torch.nn.functional as F
 
 from gpt2lab.config import GPT2Config, Precision, Quantize
 from gpt2lab.generation import packed as module
-from gpt2lab.generation.packed import Int8Linear, PackedGPT2, ReorderedLinear, packed, rounded
+from gpt2lab.generation.packed import (
+    Int8LinearOfManyRows,
+    Int8LinearOfOneRow,
+    PackedGPT2,
+    ReorderedLinear,
+    packed,
+    rounded,
+)
 from gpt2lab.model import GPT2
 
 CONFIG = GPT2Config(n_layer=2, n_head=2, n_embd=64, block_size=32, vocab_size=5000, dropout=0)
@@ -16,11 +24,17 @@ IDS = torch.randint(5000, (3, 20), generator=torch.Generator().manual_seed(0))
 WAYS = [(Precision.bf16, None), (Precision.bf16, Quantize.int8), (Precision.fp32, Quantize.int8)]
 
 needs_reordering = pytest.mark.skipif(
-    not module.reordering_works(), reason="this processor or torch has no such operator"
+    not module.works(ReorderedLinear), reason="this processor or torch has no such operator"
 )
-needs_int8 = pytest.mark.skipif(
-    not module.int8_works(), reason="this processor or torch has no such operator"
-)
+INT8 = [
+    pytest.param(
+        kind,
+        marks=pytest.mark.skipif(
+            not module.works(kind), reason="this processor or torch has no such operator"
+        ),
+    )
+    for kind in (Int8LinearOfOneRow, Int8LinearOfManyRows)
+]
 
 
 @pytest.fixture
@@ -51,22 +65,22 @@ def test_a_cache_changes_nothing_but_the_order_of_sums(model, precision, quantiz
     assert error < 0.01
 
 
-@needs_int8
 @torch.no_grad()
-def test_no_row_of_int8_depends_on_another():
+@pytest.mark.parametrize("kind", INT8)
+def test_no_row_of_int8_depends_on_another(kind):
     weight, x = torch.randn(96, 64), torch.randn(8, 64)
-    linear = Int8Linear(weight, torch.randn(96), torch.float32)
+    linear = kind(weight, torch.randn(96), torch.float32)
     together = linear(torch.cat([x, 1000 * x]))  # one scale for all would lose the small ones
     alone = torch.cat([linear(row[None]) for row in x])
     assert torch.equal(together[:8], alone)
 
 
-@needs_int8
 @torch.no_grad()
+@pytest.mark.parametrize("kind", INT8)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int8_never_wraps_around_and_takes_zeros(dtype):
+def test_int8_never_wraps_around_and_takes_zeros(dtype, kind):
     weight = torch.eye(64)
-    linear = Int8Linear(weight, None, dtype)
+    linear = kind(weight, None, dtype)
     for x in (torch.zeros(1, 64), torch.full((1, 64), -3.0), torch.linspace(-5, 5, 6400)[None]):
         rows = x.view(-1, 64).to(dtype)
         scale = rows.abs().amax(1, keepdim=True).float()
@@ -113,8 +127,7 @@ def test_the_weights_given_are_not_kept_beside_the_packed_ones(model):
 
 @pytest.mark.parametrize("quantize", [None, Quantize.int8])
 def test_where_an_operator_does_not_work_a_plain_one_serves(model, monkeypatch, quantize):
-    monkeypatch.setattr(module, "reordering_works", lambda: False)
-    monkeypatch.setattr(module, "int8_works", lambda: False)
+    monkeypatch.setattr(module, "works", lambda kind: False)
     expected = model(IDS).detach()
     if quantize:
         with pytest.warns(UserWarning, match="quantize: int8 products do not work"):
@@ -126,10 +139,46 @@ def test_where_an_operator_does_not_work_a_plain_one_serves(model, monkeypatch, 
     assert torch.allclose(found(IDS).float(), expected, atol=0.05)
 
 
-def test_an_operator_that_computes_something_else_is_not_taken():
-    wrong = lambda w, b: lambda x: F.linear(x.float(), 2 * w, b)  # noqa: E731
-    assert not module._agrees(wrong)
-    assert module._agrees(lambda w, b: lambda x: F.linear(x.float(), w, b))
+class Plain(torch.nn.Module):
+    """What is right, and no faster or slower than it should be."""
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x):
+        return F.linear(x.float(), self.weight, self.bias)
+
+
+class Wrong(Plain):
+    def forward(self, x):
+        return super().forward(x).clamp(-100, 100)  # as sums that overflow are clipped
+
+
+class Slow(Plain):
+    def forward(self, x):
+        time.sleep(0.05)
+        return super().forward(x)
+
+
+class Missing(Plain):
+    def forward(self, x):
+        return torch.ops.gpt2lab.there_is_no_such_operator(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(Plain, True), (Wrong, False), (Slow, False), (Missing, False)]
+)
+def test_an_operator_is_taken_if_it_is_there_right_and_no_detour(kind, expected):
+    assert module.works(kind) is expected
+
+
+@pytest.mark.parametrize(("rows", "kind"), [(1, Int8LinearOfOneRow), (8, Int8LinearOfManyRows)])
+def test_the_layer_suits_the_number_of_rows(monkeypatch, rows, kind):
+    monkeypatch.setattr(module, "works", lambda kind: True)
+    assert module.int8_linear(rows) is kind
+    monkeypatch.setattr(module, "works", lambda tried: tried is not kind)
+    assert module.int8_linear(rows) not in (kind, None)
 
 
 def test_fp32_is_left_as_it_is(model):
