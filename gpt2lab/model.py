@@ -2,11 +2,12 @@
 
 Names are those of the published weights, which load by name: `wte wpe h.{i}.ln_1 attn.c_attn
 attn.c_proj ln_2 mlp.c_fc mlp.c_proj ln_f`. Shapes: B batch, T tokens, C = n_embd, H heads,
-D = C / H, V vocabulary.
+D = C / H, V vocabulary, S positions of a cache.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -52,11 +53,11 @@ class Cached:
     seen: Tensor
     """Keys and values up to the tokens' own at least, a view of the cache: (2, B, H, S, D)."""
     index: int | Tensor
-    """Where the tokens' own go, the first of T places; a tensor (1,) for any one place."""
+    """Position of the first token; a tensor (1,) for a graph that serves every position."""
 
     def add(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Put in the tokens' own, (2, B, H, T, D); all keys and all values then, (B, H, S, D)."""
-        if isinstance(self.index, int):  # five times as fast
+        """Write the tokens' own, (2, B, H, T, D); return all keys and all values, (B, H, S, D)."""
+        if isinstance(self.index, int):  # a slice is five times as fast as index_copy_
             self.seen[:, :, :, self.index : self.index + own.shape[3]] = own
         else:
             places = self.index + torch.arange(own.shape[3], device=own.device)
@@ -135,7 +136,8 @@ def visible(cache: Tensor, index: int | Tensor, positions: Tensor) -> tuple[Tens
         The cache up to the last of them, or all of it where `index` is a tensor; the mask (T, S)
         over it, None where each token may look at itself and all before it.
     Raises:
-        ValueError: if the cache has no such positions.
+        ValueError: if the cache has no such positions. A tensor is not looked at, for which the
+            host would wait.
     """
     if isinstance(index, int):
         end = index + len(positions)
@@ -273,6 +275,20 @@ class GPT2(nn.Module):
         """Token ids (B, T), and each one's document (B, T) if given, to logits (B, T, V)."""
         return self.head(self.transformer(token_ids, documents=documents))
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within it there is no dropout."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.wpe.weight.device
+
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., C) to logits (..., V)."""
         return F.linear(hidden, self.transformer.wte.weight[: self.vocab_size])
@@ -288,9 +304,12 @@ class GPT2(nn.Module):
             length: positions of the cache; None for T.
         Returns:
             Hidden states (B, T, C); cache (n_layer, 2, B, H, S, D), S = length.
+        Raises:
+            ValueError: if there are more tokens than positions.
         """
         (B, T), config, device = token_ids.shape, self.config, token_ids.device
-        shape = (config.n_layer, 2, B, config.n_head, length or T, config.n_embd // config.n_head)
+        S = T if length is None else length
+        shape = (config.n_layer, 2, B, config.n_head, S, config.n_embd // config.n_head)
         dtype = self.transformer.wte.weight.dtype
         if torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
@@ -307,6 +326,8 @@ class GPT2(nn.Module):
             cache_update_index: position of the first of them, as a number or a tensor (1,).
         Returns:
             Logits (B, T, V); hidden states (B, T, C); the cache, with the tokens written into it.
+        Raises:
+            ValueError: if there are more tokens than positions.
         """
         hidden = self.transformer(token_ids, cache=cache, cache_update_index=cache_update_index)
         return self.head(hidden), hidden, cache

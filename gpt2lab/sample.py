@@ -36,10 +36,10 @@ def main() -> int:
         print_settings(composed.printable)
         return 0
     prompts = prompts_of(settings)
-    rows = min(settings.batch_size, len(prompts) * settings.num_samples)
-    model = loaded(settings, rows)
     take_any_text()
     warnings.showwarning = tell  # type: ignore[assignment]
+    rows = min(settings.batch_size, len(prompts) * settings.num_samples)
+    model = loaded(settings, rows)
     if settings.interactive:
         from gpt2lab.interactive import talk
 
@@ -121,7 +121,7 @@ def show_samples(model: "GPT2", prompts: list[str], settings: SampleConfig) -> N
 def title(number: int, prompts: list[str], num_samples: int) -> str:
     """The line above a sample, `--- 2 of 5`, or `--- 1 of 3, sample 2 of 5: Once upon a time`.
 
-    None where there is one sample.
+    Empty where there is only one sample.
     """
     i, j = divmod(number, num_samples)
     of_its_prompt = f"{j + 1} of {num_samples}"

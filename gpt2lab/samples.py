@@ -111,12 +111,10 @@ def said(
     module: Any, prompts: list[Tensor], new_tokens: int, temperature: float = 0, seed: int = 0
 ) -> list[Tensor]:
     """New ids for each prompt, from the model as it is evaluated."""
-    training = module.training
-    module.eval()
     # The same number format as in the evaluation, so that the two agree.
     with module.trainer.precision_plugin.forward_context():
         given = [prompt.to(module.device) for prompt in prompts]
-        found = generate(
+        return generate(
             module.model,
             given,
             max_new_tokens=new_tokens,
@@ -124,5 +122,3 @@ def said(
             temperature=temperature,
             seed=seed,
         )
-    module.train(training)
-    return found

@@ -51,7 +51,7 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
         if beyond is not None:
             result[f"{way}_mb_beyond_weights"] = beyond / 1e6
     original = original_model(overrides)
-    device = original.transformer.wpe.weight.device
+    device = original.device
     models = packed_models(original)
     result |= cost_of_rounding(original, models)
     bandwidth = read_bandwidth(device)
@@ -141,7 +141,7 @@ def transformers_models(model: GPT2) -> Iterator[tuple[str, Any]]:
             strict=False,  # biases that the model lacks; the head, which is tied
         )
         rival.tie_weights()
-        rival = rival.to(model.transformer.wpe.weight.device)
+        rival = rival.to(model.device)
         yield "transformers_fp32", rival
         yield "transformers_bf16", deepcopy(rival).bfloat16()
 
@@ -210,7 +210,7 @@ def text_windows(model: GPT2) -> Tensor:
     T = model.config.block_size
     ids = torch.from_numpy(tokenizer.encode_array(text[: 8 * CHECKED_TOKENS]).astype("int64"))
     windows = min(len(ids), CHECKED_TOKENS) // (T + 1)
-    return ids[: windows * (T + 1)].view(windows, T + 1).to(model.transformer.wpe.weight.device)
+    return ids[: windows * (T + 1)].view(windows, T + 1).to(model.device)
 
 
 def bytes_beyond_weights(overrides: list[str], way: str) -> int | None:
@@ -222,7 +222,7 @@ def bytes_beyond_weights(overrides: list[str], way: str) -> int | None:
     model = packed(original_model(overrides), Precision.bf16, WAYS[way])
     gc.collect()
     status = Path("/proc/self/status")
-    if not status.exists() or model.transformer.wpe.weight.device.type != "cpu":
+    if not status.exists() or model.device.type != "cpu":
         return None
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _kilobytes(status, "VmRSS")

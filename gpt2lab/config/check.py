@@ -346,6 +346,11 @@ def sample_problems(config: SampleConfig) -> Iterator[str]:
     yield from prompt_problems(config)
     yield from output_problems(config)
     yield from beam_problems(config.sampling)
+    if config.sampling.num_beams > 1 and config.num_samples > 1:
+        yield (
+            f"num_samples: {config.num_samples} searches by beams find the same; "
+            "leave it out, or leave out sampling.num_beams"
+        )
     if config.quantize is not None and config.precision is Precision.fp32:
         yield f"quantize: {config.quantize.name} is not precision=fp32; leave one out"
 

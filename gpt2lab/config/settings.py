@@ -342,7 +342,7 @@ class SampleConfig:
     max_new_tokens: int = ranged(128, ge=1, le=1_000_000)
     """Longest continuation."""
     max_length: int | None = ranged(None, ge=1, le=1_000_000)
-    """Longest sample, its prompt and start token counted; null for no other limit."""
+    """Longest sample, start token and what the context holds of its prompt counted; null: none."""
     seed: int = ranged(0, ge=0, lt=2**63)
     """Decides the draws: a sample's depend on it and the sample's number alone."""
     batch_size: int = ranged(8, ge=1, le=65_536)

@@ -54,30 +54,31 @@ def beam_search(
     Returns:
         (n,) new ids, a stop token at their end if they took one; the score.
     """
-    T, K, V = len(token_ids), num_beams, model.vocab_size
-    longest = min(max_new_tokens, model.config.block_size - T + 1)
-    stops = torch.tensor(sorted(set(stop_token_ids)), dtype=torch.long, device=token_ids.device)
-    hidden, cache = model.build_cache(token_ids[None], T + longest - 1)
-    cache = cache.repeat_interleave(K, dim=2)  # (n_layer, 2, K, H, S, D)
-    logits = model.head(hidden[:, -1]).expand(K, V)
-    beams = _only_the_prompt(K, token_ids)
-    finished: Finished = []
-    for n in range(1, longest + 1):
-        logprobs = log_probabilities(logits)  # (K, V)
-        if penalty != 1:
-            logprobs = repetition_penalty(logprobs, _seen(token_ids, beams.new_ids, V), penalty)
-        # So many that K of them do not stop, even if each beam's likeliest tokens all do.
-        candidates = _best(beams, logprobs, K * (1 + len(stops)))
-        stopped = torch.isin(candidates.new_ids[:, -1], stops) | (n == longest)
-        finished = _with(finished, candidates, stopped, K, n**length_penalty)
-        beams = candidates.take((~stopped).nonzero().flatten()[:K])
-        if len(beams.sums) == 0:
-            break  # at the last token, or where every token of the vocabulary stops
-        if len(finished) == K and beams.sums[0].item() / n**length_penalty <= finished[-1][1]:
-            break
-        _reorder(cache[:, :, :, :, T : T + n - 1], beams.parents)
-        logits = model.call_with_cache(beams.new_ids[:, -1:], cache, T + n - 1)[0][:, -1]
-    return finished[0]
+    with model.evaluating():
+        T, K, V = len(token_ids), num_beams, model.vocab_size
+        longest = min(max_new_tokens, model.config.block_size - T + 1)
+        stops = torch.tensor(sorted(set(stop_token_ids)), dtype=torch.long, device=token_ids.device)
+        hidden, cache = model.build_cache(token_ids[None], T + longest - 1)
+        cache = cache.repeat_interleave(K, dim=2)  # (n_layer, 2, K, H, S, D)
+        logits = model.head(hidden[:, -1]).expand(K, V)
+        beams = _only_the_prompt(K, token_ids)
+        finished: Finished = []
+        for n in range(1, longest + 1):
+            logprobs = log_probabilities(logits)  # (K, V)
+            if penalty != 1:
+                logprobs = repetition_penalty(logprobs, _seen(token_ids, beams.new_ids, V), penalty)
+            # So many that K of them do not stop, even if each beam's likeliest tokens all do.
+            candidates = _best(beams, logprobs, K * (1 + len(stops)))
+            stopped = torch.isin(candidates.new_ids[:, -1], stops) | (n == longest)
+            finished = _with(finished, candidates, stopped, K, n**length_penalty)
+            beams = candidates.take((~stopped).nonzero().flatten()[:K])
+            if len(beams.sums) == 0:
+                break  # at the last token, or where every token of the vocabulary stops
+            if len(finished) == K and beams.sums[0].item() / n**length_penalty <= finished[-1][1]:
+                break
+            _reorder(cache[:, :, :, :, T : T + n - 1], beams.parents)
+            logits = model.call_with_cache(beams.new_ids[:, -1:], cache, T + n - 1)[0][:, -1]
+        return finished[0]
 
 
 def _only_the_prompt(K: int, token_ids: Tensor) -> Candidates:

@@ -1,6 +1,7 @@
 """A decoding step as one graph for every position, as a GPU wants it: a launch, not two hundred."""
 
 import warnings
+from functools import cache as once
 
 import torch
 from torch import Tensor
@@ -8,10 +9,12 @@ from torch import Tensor
 from gpt2lab.model import GPT2
 
 
-@torch.inference_mode()  # a thirtieth faster than no_grad
-def eager_step(model: GPT2, token_ids: Tensor, cache: Tensor, position: int) -> Tensor:
-    """Logits (B, V) after a token of each row, (B, 1), which goes to this position of the cache."""
+def step_at(model: GPT2, token_ids: Tensor, cache: Tensor, position: int | Tensor) -> Tensor:
+    """Logits (B, V) after one more token of each row, (B, 1), put at this position of the cache."""
     return model.call_with_cache(token_ids, cache, position)[0][:, -1]
+
+
+eager_step = torch.inference_mode()(step_at)  # a thirtieth faster than no_grad
 
 
 class CompiledStep:
@@ -24,7 +27,7 @@ class CompiledStep:
 
     def __init__(self, mode: str | None = "reduce-overhead", backend: str = "inductor") -> None:
         self.graph = torch.compile(
-            _step_at, fullgraph=True, dynamic=False, mode=mode, backend=backend
+            step_at, fullgraph=True, dynamic=False, mode=mode, backend=backend
         )
         self.works = True
 
@@ -47,5 +50,7 @@ class CompiledStep:
         return eager_step(model, token_ids, cache, position)  # writes the same again
 
 
-def _step_at(model: GPT2, token_ids: Tensor, cache: Tensor, index: Tensor) -> Tensor:
-    return model.call_with_cache(token_ids, cache, index)[0][:, -1]
+@once
+def compiled_step() -> CompiledStep:
+    """The one of this process: a graph, or a complaint about the compiler, is made once."""
+    return CompiledStep()

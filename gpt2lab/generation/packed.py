@@ -150,7 +150,7 @@ def packed(
         rows: how many are to be decoded at once. It decides what is fastest, and no result but for
             rounding.
     """
-    device = model.transformer.wpe.weight.device
+    device = model.device
     is_bf16 = chosen_precision(precision, device.type) is Precision.bf16
     dtype = torch.bfloat16 if is_bf16 else torch.float32
     if quantize is Quantize.int8:

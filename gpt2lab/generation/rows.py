@@ -10,14 +10,14 @@ import torch
 from gpt2lab.config import BeyondContext, SampleConfig
 from gpt2lab.errors import ConfigError
 from gpt2lab.generation.beam import beam_search
-from gpt2lab.generation.decode import Step, decode
+from gpt2lab.generation.decoding import Step, decode
 from gpt2lab.generation.samplers import uniforms
 from gpt2lab.generation.speech import cropped, pack
 from gpt2lab.model import GPT2
 
-NUM_LIKELIEST = 10
+NUM_ALTERNATIVES = 10
 PAYS_TO_COMPILE = 4096
-"""New tokens from which on a compiled graph saves more time than making it takes."""
+"""Steps of one batch from which on a compiled graph saves more time than making it takes."""
 
 
 class Alternative(NamedTuple):
@@ -36,7 +36,8 @@ class Continuation:
     token_ids: list[int]
     """The new ones, without the token that ended them."""
     stop_reason: str
-    """`end_of_text`; `length`, of the settings or of an answer; or the model's `context`."""
+    """`stop_token`, the end of text or one asked for; `length`, of the settings or of an answer;
+    or the model's `context`."""
     logprobs: list[float] | None = None
     """Of each new token by the model itself, in nats, where they are asked for."""
     alternatives: list[list[Alternative]] | None = None
@@ -44,7 +45,7 @@ class Continuation:
 
 
 def suited(model: GPT2, settings: SampleConfig) -> SampleConfig:
-    """Settings in which nothing is left to the model: what null stands for, it says."""
+    """The settings with each null replaced by what suits the model."""
     sampling, answers = settings.sampling, model.speech is not None and model.speech.has_answers
     if sampling.temperature is None:
         is_sure = answers or sampling.num_beams > 1
@@ -80,20 +81,21 @@ def limit_of(model: GPT2, row: Sequence[int], settings: SampleConfig) -> int:
 
 
 def warn_of_dropping(model: GPT2, rows: Sequence[list[int]], settings: SampleConfig) -> None:
-    """Say beforehand that a text can outgrow the context, where its oldest tokens are dropped."""
-    context = model.config.block_size
-    longest = max(limit_of(model, row[-context:], settings) for row in rows)
+    """Say so if a text may outgrow the context, where its oldest tokens go or its search ends."""
+    context, beams = model.config.block_size, settings.sampling.num_beams > 1
+    longest = max(limit_of(model, row, settings) for row in rows)
     # The last token is made, but not read.
-    if longest > context + 1 and settings.beyond_context is BeyondContext.slide:
+    if longest > context + 1 and (beams or settings.beyond_context is BeyondContext.slide):
+        what = (
+            "a beam search ends there"
+            if beams
+            else "its oldest tokens are dropped then, or add beyond_context=stop"
+        )
         warnings.warn(
             f"max_new_tokens: a text of {longest:,} tokens outgrows the model's context of "
-            f"{context:,}; its oldest tokens are dropped then, or add beyond_context=stop",
+            f"{context:,}; {what}",
             stacklevel=3,
         )
-
-
-def device_of(model: GPT2) -> torch.device:
-    return model.transformer.wpe.weight.device
 
 
 def in_batches(
@@ -102,9 +104,10 @@ def in_batches(
     settings: SampleConfig,
     stop_token_ids: Collection[int],
 ) -> Iterator[list[tuple[list[int], Continuation]]]:
-    """Each row, as it was given, with what follows it."""
+    """Continue rows of ids, batch_size at a time: each as it was given, with its continuation."""
     stops = {*stops_of(model, settings), *stop_token_ids}
     fitting = cropped(rows, model.config.block_size)
+    warn_of_dropping(model, fitting, settings)
     for start in range(0, len(rows), settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, len(rows)))
         batch = [fitting[number] for number in numbers]
@@ -129,11 +132,7 @@ def continuations(
     for b, row in enumerate(rows):
         places = is_new[b].nonzero().flatten().tolist()
         ids = token_ids[b, places].tolist()
-        if ids[-1] in stop_token_ids:
-            more = Continuation(ids[:-1], "end_of_text")
-        else:
-            is_whole = len(row) + len(ids) == limit_of(model, row, settings)
-            more = Continuation(ids, "length" if is_whole else "context")
+        more = ended(ids, limit_of(model, row, settings) - len(row), stop_token_ids)
         if settings.logprobs:
             kept = [steps[i] for i in places[: len(more.token_ids)]]
             more.logprobs = [step.logprobs[b].item() for step in kept if step.logprobs is not None]
@@ -143,8 +142,8 @@ def continuations(
 
 
 def _alternatives(model: GPT2, step: Step, b: int) -> list[Alternative]:
-    assert step.likeliest is not None
-    logprobs, ids = (values[b].tolist() for values in step.likeliest)
+    assert step.alternatives is not None
+    logprobs, ids = (values[b].tolist() for values in step.alternatives)
     decode_one = model.speech.tokenizer.decode if model.speech else lambda ids: ""
     return [Alternative(decode_one([i]), i, p) for i, p in zip(ids, logprobs, strict=True)]
 
@@ -155,17 +154,21 @@ def _by_beams(
     limit = limit_of(model, row, settings)
     ids, _ = beam_search(
         model,
-        torch.tensor(row, device=device_of(model)),
+        torch.tensor(row, device=model.device),
         limit - len(row),
         settings.sampling.num_beams,
         settings.sampling.length_penalty,
         stop_token_ids,
         penalty=settings.sampling.repetition_penalty,
     )
-    new = ids.tolist()
+    return ended(ids.tolist(), limit - len(row), stop_token_ids)
+
+
+def ended(new: list[int], room: int, stop_token_ids: Collection[int]) -> Continuation:
+    """New ids without the one that ended them, and why they ended; `room` is the most there are."""
     if new[-1] in stop_token_ids:
-        return Continuation(new[:-1], "end_of_text")
-    return Continuation(new, "length" if len(row) + len(new) == limit else "context")
+        return Continuation(new[:-1], "stop_token")
+    return Continuation(new, "length" if len(new) == room else "context")
 
 
 def steps_of(
@@ -176,11 +179,11 @@ def steps_of(
     stop_token_ids: Collection[int],
 ) -> Iterator[Step]:
     """The loop over rows of ids, as the settings want it."""
-    device = device_of(model)
+    device = model.device
     lengths = torch.tensor([len(row) for row in rows], device=device)
     limits = torch.tensor([limit_of(model, row, settings) for row in rows], device=device)
     most = int((limits - lengths).max())
-    pays = most * settings.num_samples >= PAYS_TO_COMPILE or settings.interactive
+    pays = most >= PAYS_TO_COMPILE or settings.interactive
     return decode(
         model,
         pack(rows)["token_ids"].to(device),
@@ -190,6 +193,6 @@ def steps_of(
         settings.sampling,
         stop_token_ids=stop_token_ids,
         beyond_context=settings.beyond_context,
-        num_likeliest=NUM_LIKELIEST if settings.logprobs else 0,
+        num_alternatives=NUM_ALTERNATIVES if settings.logprobs else 0,
         compiled=device.type == "cuda" and (pays if settings.compile is None else settings.compile),
     )

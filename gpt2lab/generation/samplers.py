@@ -1,4 +1,4 @@
-"""From logits to a token: pure functions that no other row of a batch has a part in.
+"""From logits to a token: pure functions in which no row of a batch affects another.
 
 Each one that takes logits (B, V) returns logits (B, V), -inf where a token is excluded, and never
 writes into what it was given; `warped` applies all that are set. Their meaning and their order are
@@ -134,8 +134,8 @@ def distribution(logits: Tensor, sampling: SamplingConfig, seen: Tensor | None =
 def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """The token of each row, (B,), at which the sum of probabilities passes the uniform number.
 
-    A token of probability 0 is never drawn. Probabilities need not sum to 1; those that are no
-    numbers give V - 1.
+    A token of probability 0 is never drawn. Probabilities need not sum to 1; a row with
+    NaN gives V - 1.
 
     Args:
         uniform: (B,) in [0, 1), in fp64: fp32 has too few numbers for rare tokens.
@@ -189,7 +189,7 @@ def log_probabilities(logits: Tensor) -> Tensor:
     return logits.float().log_softmax(-1)
 
 
-def alternatives(logprobs: Tensor, n: int = 10) -> tuple[Tensor, Tensor]:
+def alternatives(logprobs: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The n likeliest tokens of each row, likeliest first: log-probabilities and ids, (B, n)."""
     values, ids = logprobs.topk(min(n, logprobs.shape[-1]))
     return values, ids

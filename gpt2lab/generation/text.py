@@ -51,8 +51,8 @@ def generate(
         stop_token_ids: end a row too, besides the model's own end of text.
         settings: those of SampleConfig and SamplingConfig that concern this, by their names.
     Returns:
-        A text for a text, ids for ids; a list for several, or for num_samples > 1. The prompt is
-        part of each unless strip_prompt=True.
+        A text for a text, int64 ids on the CPU for ids; a list for several, or for num_samples > 1.
+        The prompt is part of each unless strip_prompt=True, the token that ended it is not.
     Raises:
         ConfigError, DataError: for a setting out of range, or a prompt that the model cannot take.
     """
@@ -63,6 +63,8 @@ def generate(
     if rows and isinstance(rows[0], Tensor):
         found = _continued_ids(model, rows, chosen, stop_token_ids)
     elif rows:
+        if not all(isinstance(row, str) or row is None for row in rows):
+            raise DataError("prompts: are neither texts nor tensors of ids; give one or the other")
         batches = samples(model, [text or "" for text in rows], chosen, stop_token_ids)
         found = [sample.text for batch in batches for sample in batch]
     return found[0] if is_one and chosen.num_samples == 1 else found
@@ -76,12 +78,25 @@ def _continued_ids(
     model: GPT2, rows: Sequence[Tensor], settings: SampleConfig, stop_token_ids: Collection[int]
 ) -> list[Tensor]:
     settings = suited(model, settings)
-    ids = [row.tolist() for row in rows for _ in range(settings.num_samples)]
+    ids = [ids_in(model, row) for row in rows for _ in range(settings.num_samples)]
     return [
-        torch.tensor(more.token_ids if settings.strip_prompt else row + more.token_ids)
+        torch.tensor(([] if settings.strip_prompt else row) + more.token_ids, dtype=torch.long)
         for batch in in_batches(model, ids, settings, stop_token_ids)
         for row, more in batch
     ]
+
+
+def ids_in(model: GPT2, row: Tensor) -> list[int]:
+    """
+    Raises:
+        DataError: if a row is empty, or holds what is no id of the model.
+    """
+    if not isinstance(row, Tensor) or row.dim() != 1 or row.is_floating_point() or not len(row):
+        raise DataError("prompts: a row is no tensor of ids (T,); give at least one id a row")
+    ids: list[int] = row.tolist()
+    if not 0 <= min(ids) <= max(ids) < model.vocab_size:
+        raise DataError(f"prompts: an id is none of the model's; give 0 to {model.vocab_size - 1}")
+    return ids
 
 
 def settings_of(settings: dict[str, Any]) -> SampleConfig:
@@ -109,7 +124,6 @@ def samples(
     """
     settings, speech = suited(model, settings), spoken(model)
     encoded = [ids_of(speech, prompt, settings) for prompt in prompts]
-    warn_of_dropping(model, encoded, settings)
     each = range(settings.num_samples)
     repeated = [prompt for prompt in prompts for _ in each]
     rows = [ids for ids in encoded for _ in each]
@@ -133,8 +147,8 @@ def stream(model: GPT2, prompt: str, settings: SampleConfig, number: int = 0) ->
     """
     settings, speech = suited(model, settings), spoken(model)
     ids = ids_of(speech, prompt, settings)
-    warn_of_dropping(model, [ids], settings)
     (row,) = cropped([ids], model.config.block_size)
+    warn_of_dropping(model, [row], settings)
     given = [] if settings.strip_prompt or not prompt else ids
     yield speech.decode(given)
     pieces = Pieces(speech, given)

@@ -384,7 +384,7 @@ def test_alternatives_are_the_likeliest_first():
     values, ids = alternatives(FOUR[:, [3, 1, 0, 2]], 3)
     assert ids.tolist() == [[2, 1, 3]]
     torch.testing.assert_close(values.exp(), torch.tensor([[0.5, 0.3, 0.15]]))
-    assert [tensor.shape for tensor in alternatives(FOUR)] == [(1, 4), (1, 4)]
+    assert [tensor.shape for tensor in alternatives(FOUR, 10)] == [(1, 4), (1, 4)]
 
 
 @pytest.mark.gpu

@@ -107,7 +107,7 @@ def test_a_sample_ends_with_its_document(model):
     for sample in batch:
         assert CHARS.end_of_text not in sample.token_ids
         ended = len(sample.token_ids) < 20
-        assert sample.stop_reason == ("end_of_text" if ended else "length")
+        assert sample.stop_reason == ("stop_token" if ended else "length")
     assert len({sample.stop_reason for sample in batch}) == 2
 
 

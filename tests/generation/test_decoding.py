@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gpt2lab.config import SamplingConfig
+from gpt2lab.errors import DataError
 from gpt2lab.generation import decode, generate, generate_step, pack
 from gpt2lab.generation.samplers import uniforms
 from gpt2lab.model import GPT2
@@ -129,6 +130,17 @@ def test_rows_end_with_their_stop_token_and_not_with_one_in_the_prompt(model):
     assert any(expected)
 
 
+def test_a_row_that_ends_at_once_has_no_ids(model):
+    found = generate(model, PROMPTS[0], strip_prompt=True, stop_token_ids=range(11))
+    assert (found.dtype, found.tolist()) == (torch.int64, [])
+
+
+@pytest.mark.parametrize("row", [[], [11], [-1], [1.0]])
+def test_what_is_no_row_of_ids_is_refused(model, row):
+    with pytest.raises(DataError, match="prompts: "):
+        generate(model, [torch.tensor([1]), torch.tensor(row)])
+
+
 def test_no_token_is_made_once_every_row_has_ended(model):
     calls = []
     inner = model.call_with_cache
@@ -156,11 +168,11 @@ def test_log_probabilities_are_those_of_the_model_before_sampling(model):
         torch.tensor([5]),
         uniforms(0, [0], 2),
         SamplingConfig(temperature=0.5, top_k=2),
-        num_likeliest=10,
+        num_alternatives=10,
     )
     expected = model(PROMPTS[0][None])[0, -1].float().log_softmax(-1)
     assert torch.allclose(step.logprobs, expected[step.token_ids])
-    values, ids = step.likeliest
+    values, ids = step.alternatives
     assert torch.allclose(values[0], expected.sort(descending=True).values[:10])
     assert torch.equal(expected[ids[0]], values[0])
 
@@ -205,6 +217,55 @@ def test_ids_come_as_one_row_as_several_or_as_a_table(model):
     assert [row.tolist()[:3] for row in rows] == table.tolist()
     assert torch.equal(generate(model, table[0], **settings), rows[0])
     assert torch.equal(generate(model, list(table), **settings)[1], rows[1])
+
+
+def test_a_model_in_training_generates_without_dropout(tiny_config):
+    tiny_config.dropout = 0.5
+    model = GPT2(tiny_config)
+    assert continued(model, PROMPTS, 6) == continued(model.eval(), PROMPTS, 6)
+    model.train()
+    continued(model, PROMPTS, 3)
+    assert model.training
+
+
+def test_generate_step_leaves_full_rows_as_they_are(model):
+    rows = [torch.arange(6), torch.tensor([1])]
+    inputs, found = filled(model, rows, 6)
+    assert found["token_ids"][0].tolist() == list(range(6))
+    assert found["token_ids"][1].tolist() == [1, *by_whole_passes(model, rows[1], 5)]
+    full = {name: tensor[:1] for name, tensor in inputs.items()}
+    assert torch.equal(generate_step(model, full)["token_ids"], full["token_ids"])
+
+
+def test_generate_step_refuses_padding_before_a_token(model):
+    mask = torch.tensor([[True, False, True, False]])
+    with pytest.raises(ValueError, match="pad on the right"):
+        generate_step(model, {"token_ids": torch.ones(1, 4).long(), "padding_mask": mask})
+
+
+def test_texts_of_every_length_share_one_graph(model, monkeypatch):
+    import torch._dynamo.testing
+
+    from gpt2lab.generation.compiled import CompiledStep
+
+    counter = torch._dynamo.testing.CompileCounter()
+    step = CompiledStep(mode=None, backend=counter)
+    monkeypatch.setattr("gpt2lab.generation.decoding.compiled_step", lambda: step)
+    for length in range(1, 11):
+        prompt = torch.arange(length)
+        lengths = torch.tensor([length])
+        steps = decode(
+            model,
+            prompt[None],
+            lengths,
+            lengths + 2,
+            uniforms(0, [0], 2),
+            GREEDY,
+            compiled=True,
+        )
+        assert [int(s.token_ids) for s in steps] == by_whole_passes(model, prompt, 2)
+    assert step.works
+    assert counter.frame_count == 1
 
 
 def test_samples_of_one_prompt_read_it_once(model):

@@ -1,18 +1,18 @@
 """The loop: what follows prompts, a position of all rows at a time."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpt2lab.config import BeyondContext, SamplingConfig
-from gpt2lab.generation.compiled import CompiledStep, eager_step
+from gpt2lab.generation.compiled import compiled_step, eager_step
 from gpt2lab.generation.samplers import alternatives, log_probabilities, next_token, uniforms
 from gpt2lab.model import GPT2
 
-DROPPED_SHARE = 8
-"""Beyond the context an eighth of it is dropped at a time."""
+DROPPED_SHARE = 1 / 8
+"""Of the context, dropped at a time once it is full."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Step:
     fills the place behind a row's end."""
     logprobs: Tensor | None = None
     """Their log-probabilities by the model itself, in nats, where they are asked for: (B,)"""
-    likeliest: tuple[Tensor, Tensor] | None = None
+    alternatives: tuple[Tensor, Tensor] | None = None
     """Log-probabilities and ids of the likeliest tokens there, (B, n), likeliest first."""
 
 
@@ -41,10 +41,10 @@ def decode(
     *,
     stop_token_ids: Collection[int] = (),
     beyond_context: BeyondContext = BeyondContext.slide,
-    num_likeliest: int = 0,
+    num_alternatives: int = 0,
     compiled: bool = False,
 ) -> Iterator[Step]:
-    """Positions from the end of the shortest prompt until every row has ended.
+    """A Step for each position from the end of the shortest prompt until every row has ended.
 
     A longer prompt's own tokens are kept where they stand, so that each row is continued from its
     own end; with its own draws, it gives what it gives alone.
@@ -57,53 +57,56 @@ def decode(
         stop_token_ids: a row ends with the first new one of these. In a prompt they stop nothing.
         beyond_context: where a text grows beyond the model's context, drop its oldest tokens, an
             eighth of the context at a time; or stop.
-        num_likeliest: if not 0, steps have log-probabilities, and so many likeliest tokens.
+        num_alternatives: if not 0, steps have log-probabilities, and so many likeliest tokens.
         compiled: one graph for every position, as suits a GPU.
     """
-    P = token_ids.shape[1]
-    start, end = int(lengths.min()), int(limits.max())
-    stops = torch.tensor(sorted(stop_token_ids), dtype=torch.long, device=token_ids.device)
-    context = Context(model, end - 1, CompiledStep() if compiled else eager_step)
-    logits = context.begin(token_ids, start)
-    seen = None
-    if sampling.repetition_penalty != 1:
-        own = torch.arange(P, device=token_ids.device) < lengths[:, None]
-        seen = seen_tokens(token_ids, own, model.vocab_size)
-    ended = limits <= lengths
-    for index in range(start, end):
-        # How many each row has made; of one that has not begun, or has ended, any number will do.
-        count = (index - lengths).clamp(0, draws.shape[1] - 1)
-        uniform = draws.gather(1, count[:, None]).squeeze(1)
-        chosen = next_token(logits, sampling, uniform, seen)
-        given = lengths > index
-        if index < P:
-            chosen = torch.where(given, token_ids[:, index], chosen)
-        step = Step(chosen, ~(given | ended))
-        if num_likeliest:
-            logprobs = log_probabilities(logits)
-            step.logprobs = logprobs.gather(1, chosen[:, None]).squeeze(1)
-            step.likeliest = alternatives(logprobs, num_likeliest)
-        yield step
-        ended = ended | (~given & torch.isin(chosen, stops)) | (limits <= index + 1)
-        if ended.all() or (context.is_full and beyond_context is BeyondContext.stop):
-            return
-        if seen is not None:
-            seen.scatter_(1, chosen[:, None], True)
-        logits = context.add(chosen)
+    with model.evaluating():
+        P = token_ids.shape[1]
+        start, end = int(lengths.min()), int(limits.max())
+        stops = torch.tensor(sorted(stop_token_ids), dtype=torch.long, device=token_ids.device)
+        context = Context(model, max(end - 1, P), compiled)
+        logits = context.begin(token_ids, start)
+        seen = None
+        if sampling.repetition_penalty != 1:
+            own = torch.arange(P, device=token_ids.device) < lengths[:, None]
+            seen = seen_tokens(token_ids, own, model.vocab_size)
+        ended = limits <= lengths
+        for index in range(start, end):
+            # How many each row has made; before its beginning and behind its end any will do.
+            count = (index - lengths).clamp(0, draws.shape[1] - 1)
+            uniform = draws.gather(1, count[:, None]).squeeze(1)
+            chosen = next_token(logits, sampling, uniform, seen)
+            given = lengths > index
+            if index < P:
+                chosen = torch.where(given, token_ids[:, index], chosen)
+            step = Step(chosen, ~(given | ended))
+            if num_alternatives:
+                logprobs = log_probabilities(logits)
+                step.logprobs = logprobs.gather(1, chosen[:, None]).squeeze(1)
+                step.alternatives = alternatives(logprobs, num_alternatives)
+            yield step
+            ended = ended | (~given & torch.isin(chosen, stops)) | (limits <= index + 1)
+            if ended.all() or (context.is_full and beyond_context is BeyondContext.stop):
+                return
+            if seen is not None:
+                seen.scatter_(1, chosen[:, None], True)
+            logits = context.add(chosen)
 
 
 class Context:
     """The last tokens of each row, which the model has before it: at most block_size.
 
     Args:
-        length: tokens that there will be at most, if the context has room for them.
+        length: the most tokens that a row will have, for the cache's size.
+        compiled: one graph for every position. Its cache has every position there can be, so that
+            it serves texts of all lengths.
     """
 
-    def __init__(self, model: GPT2, length: int, step: Callable[..., Tensor]) -> None:
+    def __init__(self, model: GPT2, length: int, compiled: bool) -> None:
         self.model = model
         self.block_size = model.config.block_size
-        self.length = min(length, self.block_size)
-        self.step = step
+        self.length = self.block_size if compiled else min(length, self.block_size)
+        self.step = compiled_step() if compiled else eager_step
         self.position = 0
         """Where the next token goes."""
 
@@ -130,7 +133,7 @@ class Context:
         if self.is_full:
             # Positions change, and with them all keys and values: everything is read anew, for
             # which reason more than one token goes at a time.
-            dropped = max(1, self.block_size // DROPPED_SHARE)
+            dropped = max(1, int(self.block_size * DROPPED_SHARE))
             kept = torch.cat([self.token_ids[:, dropped:], token_ids[:, None]], dim=1)
             return self.begin(kept, kept.shape[1])
         self.token_ids[:, self.position] = token_ids
@@ -157,17 +160,20 @@ def generate_step(
     Args:
         inputs: token_ids (B, T), each row a prompt of at least one token, padded on the right;
             padding_mask (B, T) bool, True where a prompt has a token.
-        stop_token_ids: generation ends once each row has a new one of these.
+        stop_token_ids: generation ends once each row has a new one of these; padding is none.
         sampling: None for greedy.
+        seed: decides the draws, with the row's number.
     Returns:
         token_ids (B, T); padding_mask (B, T) bool, True up to and including each row's first new
         stop token, and everywhere where nothing stops.
     Raises:
-        ValueError: for a row without a token.
+        ValueError: for a row without a token, or with padding before one.
     """
     token_ids, padding_mask = inputs["token_ids"].clone(), inputs["padding_mask"].bool()
     B, T = token_ids.shape
     lengths = padding_mask.sum(1)
+    if (padding_mask[:, 1:] & ~padding_mask[:, :-1]).any():
+        raise ValueError("padding_mask: a row has padding before a token; pad on the right")
     start, longest = int(lengths.min()), int(lengths.max())
     if start < 1:
         raise ValueError("padding_mask: a row has no token; begin it with a start token")
