@@ -112,6 +112,8 @@ def located(checkpoint: str | Path) -> Path:
                 raise CheckpointError(f"{path}: is no checkpoint by itself; give its folder")
             check_whole(path)
             return path
+        if path.exists():
+            raise CheckpointError(f"{path}: is neither a file nor a folder; {GIVE}")
         raise CheckpointError(f"{path}: there is no such file or folder; {near_path(path)}")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {GIVE}") from error

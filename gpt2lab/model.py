@@ -278,12 +278,14 @@ class GPT2(nn.Module):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within it there is no dropout."""
-        training = self.training
+        if not self.training:
+            yield
+            return
         self.eval()
         try:
             yield
         finally:
-            self.train(training)
+            self.train()
 
     @property
     def device(self) -> torch.device:

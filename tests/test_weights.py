@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from gpt2lab.config import GPT2Config
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import CheckpointError
+from gpt2lab.tokenizer.gpt2 import byte_characters, read_merges
 from gpt2lab.weights import find_weights, read_config, read_pretrained
 from gpt2lab.weights import pretrained as pretrained_module
+from gpt2lab.weights.pretrained import has_gpt2_vocabulary
 from gpt2lab.weights.tensors import in_memory, without_weights
 
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 12, "vocab_size": 11}
@@ -387,3 +389,16 @@ def test_reading_a_config_needs_no_torch(folder):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_vocabulary_of_another_language_is_not_taken_for_gpt2s(tmp_path, is_ours):
+    pieces = [*byte_characters().values(), *map("".join, read_merges()), "<|endoftext|>"]
+    if not is_ours:
+        pieces[1000], pieces[1001] = pieces[1001], pieces[1000]
+    path = tmp_path / "vocab.json"
+    assert has_gpt2_vocabulary(tmp_path)
+    path.write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    assert has_gpt2_vocabulary(tmp_path) is is_ours
+    path.write_text("[" * 100_000)
+    assert not has_gpt2_vocabulary(tmp_path)

@@ -26,6 +26,8 @@ class CompiledStep:
     """
 
     def __init__(self, mode: str | None = "reduce-overhead", backend: str = "inductor") -> None:
+        # A graph for each batch size, and not for the first eight alone.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         self.graph = torch.compile(
             step_at, fullgraph=True, dynamic=False, mode=mode, backend=backend
         )

@@ -60,37 +60,36 @@ def decode(
         num_alternatives: if not 0, steps have log-probabilities, and so many likeliest tokens.
         compiled: one graph for every position, as suits a GPU.
     """
-    with model.evaluating():
-        P = token_ids.shape[1]
-        start, end = int(lengths.min()), int(limits.max())
-        stops = torch.tensor(sorted(stop_token_ids), dtype=torch.long, device=token_ids.device)
-        context = Context(model, max(end - 1, P), compiled)
-        logits = context.begin(token_ids, start)
-        seen = None
-        if sampling.repetition_penalty != 1:
-            own = torch.arange(P, device=token_ids.device) < lengths[:, None]
-            seen = seen_tokens(token_ids, own, model.vocab_size)
-        ended = limits <= lengths
-        for index in range(start, end):
-            # How many each row has made; before its beginning and behind its end any will do.
-            count = (index - lengths).clamp(0, draws.shape[1] - 1)
-            uniform = draws.gather(1, count[:, None]).squeeze(1)
-            chosen = next_token(logits, sampling, uniform, seen)
-            given = lengths > index
-            if index < P:
-                chosen = torch.where(given, token_ids[:, index], chosen)
-            step = Step(chosen, ~(given | ended))
-            if num_alternatives:
-                logprobs = log_probabilities(logits)
-                step.logprobs = logprobs.gather(1, chosen[:, None]).squeeze(1)
-                step.alternatives = alternatives(logprobs, num_alternatives)
-            yield step
-            ended = ended | (~given & torch.isin(chosen, stops)) | (limits <= index + 1)
-            if ended.all() or (context.is_full and beyond_context is BeyondContext.stop):
-                return
-            if seen is not None:
-                seen.scatter_(1, chosen[:, None], True)
-            logits = context.add(chosen)
+    P = token_ids.shape[1]
+    start, end = int(lengths.min()), int(limits.max())
+    stops = torch.tensor(sorted(stop_token_ids), dtype=torch.long, device=token_ids.device)
+    context = Context(model, max(end - 1, P), compiled)
+    logits = context.begin(token_ids, start)
+    seen = None
+    if sampling.repetition_penalty != 1:
+        own = torch.arange(P, device=token_ids.device) < lengths[:, None]
+        seen = seen_tokens(token_ids, own, model.vocab_size)
+    ended = limits <= lengths
+    for index in range(start, end):
+        # How many each row has made; before its beginning and behind its end any will do.
+        count = (index - lengths).clamp(0, draws.shape[1] - 1)
+        uniform = draws.gather(1, count[:, None]).squeeze(1)
+        chosen = next_token(logits, sampling, uniform, seen)
+        given = lengths > index
+        if index < P:
+            chosen = torch.where(given, token_ids[:, index], chosen)
+        step = Step(chosen, ~(given | ended))
+        if num_alternatives:
+            logprobs = log_probabilities(logits)
+            step.logprobs = logprobs.gather(1, chosen[:, None]).squeeze(1)
+            step.alternatives = alternatives(logprobs, num_alternatives)
+        yield step
+        ended = ended | (~given & torch.isin(chosen, stops)) | (limits <= index + 1)
+        if ended.all() or (context.is_full and beyond_context is BeyondContext.stop):
+            return
+        if seen is not None:
+            seen.scatter_(1, chosen[:, None], True)
+        logits = context.add(chosen)
 
 
 class Context:
@@ -124,7 +123,10 @@ class Context:
         self.token_ids[:, :P] = token_ids
         self.position = length
         is_same = B > 1 and bool((token_ids == token_ids[0]).all())  # samples of one prompt
-        hidden, cache = self.model.build_cache(token_ids[:1] if is_same else token_ids, self.length)
+        # Not around the whole loop, which waits for whoever takes its steps.
+        with self.model.evaluating():
+            rows = token_ids[:1] if is_same else token_ids
+            hidden, cache = self.model.build_cache(rows, self.length)
         self.cache = cache.repeat_interleave(B, dim=2) if is_same else cache
         return self.model.head(hidden[:, length - 1]).expand(B, -1)
 
@@ -138,7 +140,8 @@ class Context:
             return self.begin(kept, kept.shape[1])
         self.token_ids[:, self.position] = token_ids
         self.position += 1
-        return self.step(self.model, token_ids[:, None], self.cache, self.position - 1)
+        with self.model.evaluating():
+            return self.step(self.model, token_ids[:, None], self.cache, self.position - 1)
 
 
 def seen_tokens(token_ids: Tensor, own: Tensor, vocab_size: int) -> Tensor:
@@ -167,7 +170,7 @@ def generate_step(
         token_ids (B, T); padding_mask (B, T) bool, True up to and including each row's first new
         stop token, and everywhere where nothing stops.
     Raises:
-        ValueError: for a row without a token, or with padding before one.
+        ValueError: for a row without a token, with padding before one, or longer than the context.
     """
     token_ids, padding_mask = inputs["token_ids"].clone(), inputs["padding_mask"].bool()
     B, T = token_ids.shape
@@ -175,6 +178,8 @@ def generate_step(
     if (padding_mask[:, 1:] & ~padding_mask[:, :-1]).any():
         raise ValueError("padding_mask: a row has padding before a token; pad on the right")
     start, longest = int(lengths.min()), int(lengths.max())
+    if longest > model.config.block_size:
+        raise ValueError(f"{longest} tokens; the model has {model.config.block_size} positions")
     if start < 1:
         raise ValueError("padding_mask: a row has no token; begin it with a start token")
     steps = decode(

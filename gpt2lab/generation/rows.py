@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from gpt2lab.config import BeyondContext, SampleConfig
-from gpt2lab.errors import ConfigError
+from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.generation.beam import beam_search
 from gpt2lab.generation.decoding import Step, decode
 from gpt2lab.generation.samplers import uniforms
@@ -60,42 +60,56 @@ def stops_of(model: GPT2, settings: SampleConfig) -> set[int]:
     return set() if end is None or not settings.stop_at_end else {end}
 
 
-def limit_of(model: GPT2, row: Sequence[int], settings: SampleConfig) -> int:
-    """The length at which a row ends.
+def room_of(model: GPT2, row: Sequence[int], settings: SampleConfig) -> int:
+    """How many tokens may follow a row, as it was given, at most.
 
     Raises:
-        ConfigError: if it is there already.
+        ConfigError: if that is none.
     """
-    most = settings.max_new_tokens
+    room = settings.max_new_tokens
     if model.speech is not None and model.speech.answer_tokens is not None:
-        most = min(most, model.speech.answer_tokens)
-    limit = len(row) + most
+        room = min(room, model.speech.answer_tokens)
     if settings.max_length is None:
-        return limit
+        return room
     if settings.max_length <= len(row):
         raise ConfigError(
             f"max_length: {settings.max_length} leaves no room behind a prompt of {len(row)} "
             f"tokens; choose more than {len(row)}"
         )
-    return min(limit, settings.max_length)
+    return min(room, settings.max_length - len(row))
 
 
-def warn_of_dropping(model: GPT2, rows: Sequence[list[int]], settings: SampleConfig) -> None:
-    """Say so if a text may outgrow the context, where its oldest tokens go or its search ends."""
+def fitted(
+    model: GPT2, rows: Sequence[Sequence[int]], settings: SampleConfig
+) -> list[tuple[list[int], int]]:
+    """Each row as the context holds it, and how many tokens may follow it.
+
+    Warns of a longer prompt, whose end is kept, and of a text that may outgrow the context, where
+    its oldest tokens go or its search ends. The answer to half a question is none:
+
+    Raises:
+        ConfigError, DataError: for a row behind which there is no room, and a question too long.
+    """
     context, beams = model.config.block_size, settings.sampling.num_beams > 1
-    longest = max(limit_of(model, row, settings) for row in rows)
-    # The last token is made, but not read.
-    if longest > context + 1 and (beams or settings.beyond_context is BeyondContext.slide):
-        what = (
-            "a beam search ends there"
-            if beams
-            else "its oldest tokens are dropped then, or add beyond_context=stop"
+    rooms = [room_of(model, row, settings) for row in rows]
+    answers = model.speech is not None and model.speech.has_answers
+    if answers and max(map(len, rows)) > context:
+        raise DataError(
+            f"prompt: has {max(map(len, rows)):,} tokens, the model's context is {context:,}; "
+            "ask a shorter question"
         )
+    kept = cropped(rows, context)
+    longest = max(len(row) + room for row, room in zip(kept, rooms, strict=True))
+    # The last token is made, but not read; and answers end by themselves.
+    outgrows = longest > context + 1 and not answers
+    if outgrows and (beams or settings.beyond_context is BeyondContext.slide):
+        slides = "its oldest tokens are dropped then, or add beyond_context=stop"
         warnings.warn(
             f"max_new_tokens: a text of {longest:,} tokens outgrows the model's context of "
-            f"{context:,}; {what}",
+            f"{context:,}; {'a beam search ends there' if beams else slides}",
             stacklevel=3,
         )
+    return list(zip(kept, rooms, strict=True))
 
 
 def in_batches(
@@ -105,9 +119,8 @@ def in_batches(
     stop_token_ids: Collection[int],
 ) -> Iterator[list[tuple[list[int], Continuation]]]:
     """Continue rows of ids, batch_size at a time: each as it was given, with its continuation."""
-    stops = {*stops_of(model, settings), *stop_token_ids}
-    fitting = cropped(rows, model.config.block_size)
-    warn_of_dropping(model, fitting, settings)
+    stops = {*stops_of(model, settings), *map(int, stop_token_ids)}
+    fitting = fitted(model, rows, settings)
     for start in range(0, len(rows), settings.batch_size):
         numbers = range(start, min(start + settings.batch_size, len(rows)))
         batch = [fitting[number] for number in numbers]
@@ -117,22 +130,22 @@ def in_batches(
 
 def continuations(
     model: GPT2,
-    rows: Sequence[list[int]],
+    rows: Sequence[tuple[list[int], int]],
     numbers: Sequence[int],
     settings: SampleConfig,
     stop_token_ids: Collection[int],
 ) -> list[Continuation]:
-    """Of rows of ids that fit the context, as one batch."""
+    """Of rows that fit the context, each with its room, as one batch."""
     if settings.sampling.num_beams > 1:
-        return [_by_beams(model, row, settings, stop_token_ids) for row in rows]
+        return [_by_beams(model, row, room, settings, stop_token_ids) for row, room in rows]
     steps = list(steps_of(model, rows, numbers, settings, stop_token_ids))
     token_ids = torch.stack([step.token_ids for step in steps], dim=1).cpu()  # (B, n)
     is_new = torch.stack([step.is_new for step in steps], dim=1).cpu()
     found = []
-    for b, row in enumerate(rows):
+    for b, (_, room) in enumerate(rows):
         places = is_new[b].nonzero().flatten().tolist()
         ids = token_ids[b, places].tolist()
-        more = ended(ids, limit_of(model, row, settings) - len(row), stop_token_ids)
+        more = ended(ids, room, stop_token_ids)
         if settings.logprobs:
             kept = [steps[i] for i in places[: len(more.token_ids)]]
             more.logprobs = [step.logprobs[b].item() for step in kept if step.logprobs is not None]
@@ -149,19 +162,22 @@ def _alternatives(model: GPT2, step: Step, b: int) -> list[Alternative]:
 
 
 def _by_beams(
-    model: GPT2, row: list[int], settings: SampleConfig, stop_token_ids: Collection[int]
+    model: GPT2,
+    row: list[int],
+    room: int,
+    settings: SampleConfig,
+    stop_token_ids: Collection[int],
 ) -> Continuation:
-    limit = limit_of(model, row, settings)
     ids, _ = beam_search(
         model,
         torch.tensor(row, device=model.device),
-        limit - len(row),
+        room,
         settings.sampling.num_beams,
         settings.sampling.length_penalty,
         stop_token_ids,
         penalty=settings.sampling.repetition_penalty,
     )
-    return ended(ids.tolist(), limit - len(row), stop_token_ids)
+    return ended(ids.tolist(), room, stop_token_ids)
 
 
 def ended(new: list[int], room: int, stop_token_ids: Collection[int]) -> Continuation:
@@ -173,20 +189,20 @@ def ended(new: list[int], room: int, stop_token_ids: Collection[int]) -> Continu
 
 def steps_of(
     model: GPT2,
-    rows: Sequence[list[int]],
+    rows: Sequence[tuple[list[int], int]],
     numbers: Sequence[int],
     settings: SampleConfig,
     stop_token_ids: Collection[int],
 ) -> Iterator[Step]:
-    """The loop over rows of ids, as the settings want it."""
+    """The loop over rows that fit the context, each with its room, as the settings want it."""
     device = model.device
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    limits = torch.tensor([limit_of(model, row, settings) for row in rows], device=device)
-    most = int((limits - lengths).max())
+    lengths = torch.tensor([len(row) for row, _ in rows], device=device)
+    limits = lengths + torch.tensor([room for _, room in rows], device=device)
+    most = max(room for _, room in rows)
     pays = most >= PAYS_TO_COMPILE or settings.interactive
     return decode(
         model,
-        pack(rows)["token_ids"].to(device),
+        pack([row for row, _ in rows])["token_ids"].to(device),
         lengths,
         limits,
         uniforms(settings.seed, numbers, most).to(device),

@@ -145,9 +145,16 @@ class Pieces:
         """The text that is whole with this token; empty where it ends within a character."""
         self.pending.append(token_id)
         text = self._text()
-        if text.endswith("\ufffd") and len(self.pending) < LONGEST_CHARACTER:
+        if not text.endswith("\ufffd"):
+            self.behind, self.pending = self.pending, []
+            return text
+        if len(self.pending) < LONGEST_CHARACTER:
             return ""
-        self.behind, self.pending = self.pending, []
+        # Its first token belongs to no character; those behind it may still begin one.
+        rest = self.pending[1:]
+        self.pending = self.pending[:1]
+        text = self._text()
+        self.behind, self.pending = [], rest
         return text
 
     def rest(self) -> str:

@@ -8,19 +8,26 @@ import torch
 from torch import Tensor
 
 from gpt2lab.config import SampleConfig, SamplingConfig
+from gpt2lab.config.check import beam_problems
 from gpt2lab.config.parse import parse_group
-from gpt2lab.errors import DataError
+from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.generation.rows import (
     Continuation,
     continuations,
+    fitted,
     in_batches,
     steps_of,
     stops_of,
     suited,
-    warn_of_dropping,
 )
-from gpt2lab.generation.speech import Pieces, Speech, cropped
+from gpt2lab.generation.speech import Pieces, Speech
 from gpt2lab.model import GPT2
+
+NOT_HERE = {
+    *("checkpoint", "precision", "quantize", "device", "allow_nonfinite"),  # of load
+    *("prompt", "json", "json_lines", "stream", "interactive", "logprobs", "debug"),
+}
+"""Settings of the command line that would change nothing in `generate`."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +78,7 @@ def generate(
 
 
 def _is_row(prompts: Any) -> bool:
-    return isinstance(prompts, Tensor) and prompts.dim() == 1
+    return isinstance(prompts, Tensor) and prompts.dim() < 2
 
 
 def _continued_ids(
@@ -105,10 +112,17 @@ def settings_of(settings: dict[str, Any]) -> SampleConfig:
     Raises:
         ConfigError: one line for each that does not exist or cannot be.
     """
+    if idle := sorted(NOT_HERE & settings.keys()):
+        raise ConfigError(
+            *(f"{name}: is no setting of generate; leave it out, or see load" for name in idle)
+        )
     names = {field.name for field in fields(SamplingConfig)}
     sampling = {name: value for name, value in settings.items() if name in names}
     others = {name: value for name, value in settings.items() if name not in names}
-    return parse_group(SampleConfig, {**others, "sampling": sampling}, "")
+    chosen = parse_group(SampleConfig, {**others, "sampling": sampling}, "")
+    if found := list(beam_problems(chosen.sampling)):
+        raise ConfigError(*found)
+    return chosen
 
 
 def samples(
@@ -147,8 +161,7 @@ def stream(model: GPT2, prompt: str, settings: SampleConfig, number: int = 0) ->
     """
     settings, speech = suited(model, settings), spoken(model)
     ids = ids_of(speech, prompt, settings)
-    (row,) = cropped([ids], model.config.block_size)
-    warn_of_dropping(model, [row], settings)
+    (row,) = fitted(model, [ids], settings)
     given = [] if settings.strip_prompt or not prompt else ids
     yield speech.decode(given)
     pieces = Pieces(speech, given)

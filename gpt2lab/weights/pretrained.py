@@ -1,5 +1,6 @@
 """A model from a local folder in the Hugging Face layout."""
 
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from torch import Tensor
 from gpt2lab.errors import CheckpointError
 from gpt2lab.generation.speech import Speech
 from gpt2lab.model import GPT2, stored_rows
-from gpt2lab.tokenizer import gpt2_tokenizer
+from gpt2lab.tokenizer import END_OF_TEXT, gpt2_tokenizer
+from gpt2lab.tokenizer.gpt2 import byte_characters, read_merges
 from gpt2lab.weights.layout import ANOTHER, CONFIG, find_weights, read_config
 from gpt2lab.weights.tensors import (
     FLOATS,
@@ -58,9 +60,23 @@ def read_pretrained(folder: str | Path, *, allow_nonfinite: str | None = None) -
     check_finite({name: n for name, n in counts.items() if n[0]}, allow_nonfinite, folder)
     state = {PREFIX + name: ours(name, found.pop(name)) for name in wanted}
     model.load_state_dict(state, assign=True)
-    if model.vocab_size == GPT2_VOCABULARY:
+    if model.vocab_size == GPT2_VOCABULARY and has_gpt2_vocabulary(folder):
         model.speech = Speech.of_text(gpt2_tokenizer())
     return model
+
+
+def has_gpt2_vocabulary(folder: Path) -> bool:
+    """Whether a folder's vocab.json, if it has one, is GPT-2's: models of other languages may have
+    as many ids."""
+    path = folder / "vocab.json"
+    if not path.exists():
+        return True
+    pieces = [*byte_characters().values(), *map("".join, read_merges()), END_OF_TEXT]
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return bool(found == {piece: number for number, piece in enumerate(pieces)})
 
 
 def theirs(name: str, tensor: Tensor, vocab_size: int) -> Tensor:

@@ -126,6 +126,7 @@ def test_rows_end_with_their_stop_token_and_not_with_one_in_the_prompt(model):
     whole = continued(model, prompts, 7)
     expected = [row[: row.index(stop)] if stop in row else row for row in whole]
     assert continued(model, prompts, 7, stop_token_ids=[stop]) == expected
+    assert continued(model, prompts, 7, stop_token_ids=torch.tensor([stop])) == expected
     assert expected != whole
     assert any(expected)
 
@@ -224,8 +225,10 @@ def test_a_model_in_training_generates_without_dropout(tiny_config):
     model = GPT2(tiny_config)
     assert continued(model, PROMPTS, 6) == continued(model.eval(), PROMPTS, 6)
     model.train()
-    continued(model, PROMPTS, 3)
-    assert model.training
+    one = torch.tensor([1])
+    steps = decode(model, one[None], one, 5 * one, uniforms(0, [0], 4), GREEDY)
+    next(steps)
+    assert model.training  # while whoever takes the steps does something else
 
 
 def test_generate_step_leaves_full_rows_as_they_are(model):
@@ -235,6 +238,12 @@ def test_generate_step_leaves_full_rows_as_they_are(model):
     assert found["token_ids"][1].tolist() == [1, *by_whole_passes(model, rows[1], 5)]
     full = {name: tensor[:1] for name, tensor in inputs.items()}
     assert torch.equal(generate_step(model, full)["token_ids"], full["token_ids"])
+
+
+def test_generate_step_refuses_a_prompt_beyond_the_context(model):
+    inputs = pack([[1] * 13], 20)
+    with pytest.raises(ValueError, match="13 tokens; the model has 12 positions"):
+        generate_step(model, inputs)
 
 
 def test_generate_step_refuses_padding_before_a_token(model):
@@ -266,6 +275,16 @@ def test_texts_of_every_length_share_one_graph(model, monkeypatch):
         assert [int(s.token_ids) for s in steps] == by_whole_passes(model, prompt, 2)
     assert step.works
     assert counter.frame_count == 1
+
+
+def test_there_is_a_graph_for_each_of_many_batch_sizes(model):
+    from gpt2lab.generation.compiled import CompiledStep
+
+    step = CompiledStep(mode=None, backend="eager")
+    for B in range(1, 13):
+        _, cache = model.build_cache(torch.ones(B, 2).long(), 12)
+        step(model, torch.ones(B, 1).long(), cache, 2)
+        assert step.works
 
 
 def test_samples_of_one_prompt_read_it_once(model):

@@ -1,5 +1,6 @@
 """Text in, text out."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,22 @@ def test_the_longest_length_counts_prompt_and_start_token(model):
         list(samples(model, ["abc"], replace(settings, max_length=4)))
 
 
+def test_the_longest_length_counts_what_the_context_cannot_hold(model):
+    with pytest.warns(UserWarning, match="its last ones are kept"):
+        text = generate(model, "a" * 40, max_length=44, stop_at_end=False)
+    assert len(text) == 43  # and the start token
+    with pytest.raises(ConfigError, match="max_length: 41 leaves no room behind a prompt of 41"):
+        generate(model, "a" * 40, max_length=41)
+
+
+def test_half_a_question_is_not_answered():
+    model = model_of(Speech.of_pairs(CHARS, "\n"))
+    with pytest.raises(DataError, match="prompt: has 33 tokens, the model's context is 32"):
+        generate(model, "a" * 32)
+    with warnings.catch_warnings(action="error"):  # an answer ends by itself
+        generate(model, "abc")
+
+
 def test_samples_come_in_order_and_each_has_draws_of_its_own(model):
     settings = replace(SETTINGS, num_samples=3, batch_size=2, stop_at_end=False)
     batches = list(samples(model, ["abc", "d"], settings))
@@ -159,6 +176,17 @@ def test_bytes_that_are_no_character_come_too():
     text = "".join(map(pieces.add, ids)) + pieces.rest()
     assert text.endswith(" end")
     assert "\ufffd" in text
+
+
+def test_no_character_is_lost_behind_bytes_that_are_none():
+    speech = Speech.of_text(gpt2_tokenizer())
+    encode = speech.tokenizer.encode
+    broken = encode("🤗")[:1]
+    for number in range(1, 6):
+        ids = encode("漢字") + broken * number + encode("漢字")
+        pieces = Pieces(speech, [])
+        text = "".join(map(pieces.add, ids)) + pieces.rest()
+        assert text.replace("\ufffd", "") == "漢字漢字"
 
 
 def test_digits_are_streamed_with_spaces_between():
@@ -207,6 +235,8 @@ def test_a_longer_prompt_keeps_its_end():
         ({"temperature": -1}, "temperature: -1.0 is out of range"),
         ({"top_k": 0}, "top_k: 0 is out of range"),
         ({"top_kk": 3}, "top_kk: there is no such setting"),
+        ({"prompt": "abc"}, "prompt: is no setting of generate"),
+        ({"num_beams": 2, "top_k": 3}, "sampling.num_beams: 2 beams draw nothing"),
         ({"beyond_context": "wrap"}, "beyond_context: 'wrap' is not an option"),
     ],
 )
