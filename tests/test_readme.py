@@ -88,4 +88,4 @@ def test_the_tree_names_files_that_exist():
     (tree,) = [block for block in FENCED if block.startswith("conf/")]
     package = Path(__file__).parent.parent / "gpt2lab"
     for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
-        assert (package / name).exists() or (package / "data" / name).exists(), name
+        assert [*package.rglob(name)], name
