@@ -8,6 +8,7 @@ it is relied on, and plain operators serve where it does not work.
 
 import time
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -65,9 +66,9 @@ class Int8Linear(nn.Module):
         y = self.product(x, scale)
         return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
 
+    @abstractmethod
     def product(self, x: Tensor, scale: Tensor) -> Tensor:
         """The rows of x / scale, rounded, times the weights."""
-        raise NotImplementedError
 
 
 class Int8LinearOfOneRow(Int8Linear):
