@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import random
 import re
 import shutil
 import subprocess
@@ -34,6 +33,7 @@ from gpt2lab.experiment import fit
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.model import GPT2
 from gpt2lab.tokenizer import CharTokenizer, DigitTokenizer, gpt2_tokenizer
+from tests.damage import CUTS
 from tests.test_experiment import SHORT
 
 SORT = GPT2Config(2, 2, 16, block_size=11, vocab_size=3)
@@ -203,17 +203,6 @@ def test_nan_and_infinity_are_refused_unless_allowed_by_name(tmp_path, value):
     with pytest.raises(CheckpointError, match=f"{name} has 1 of 16 .* allow_nonfinite={name}$"):
         load(path)
     assert not plainly(path, allow_nonfinite=name)(TOKENS).isfinite().all()
-
-
-CUTS = {
-    "0": lambda data: b"",
-    "1": lambda data: data[:1],
-    "8": lambda data: data[:8],
-    "half": lambda data: data[: len(data) // 2],
-    "-1": lambda data: data[:-1],
-    "zeros": lambda data: bytes(len(data)),
-    "noise": lambda data: random.Random(0).randbytes(len(data)),
-}
 
 
 @pytest.mark.parametrize("damage", CUTS.values(), ids=CUTS.keys())

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import random
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from gpt2lab.weights import find_weights, read_config, read_pretrained
 from gpt2lab.weights import pretrained as pretrained_module
 from gpt2lab.weights.pretrained import has_gpt2_vocabulary
 from gpt2lab.weights.tensors import in_memory, without_weights
+from tests.damage import CUTS
 
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 12, "vocab_size": 11}
 SPECIAL = {"bos_token_id": None, "eos_token_id": None}
@@ -291,17 +291,6 @@ def test_nan_and_infinity_are_refused_unless_allowed_by_name(folder, value):
     )
     model = read_pretrained(folder, allow_nonfinite="h.0.ln_1.bias")
     assert not model.transformer.h[0].ln_1.bias.isfinite().all()
-
-
-CUTS = {
-    "0": lambda data: b"",
-    "1": lambda data: data[:1],
-    "8": lambda data: data[:8],
-    "half": lambda data: data[: len(data) // 2],
-    "-1": lambda data: data[:-1],
-    "zeros": lambda data: bytes(len(data)),
-    "noise": lambda data: random.Random(0).randbytes(len(data)),
-}
 
 
 @pytest.mark.parametrize("damage", CUTS.values(), ids=CUTS.keys())

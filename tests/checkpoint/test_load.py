@@ -12,6 +12,7 @@ from gpt2lab.checkpoint import AtomicCheckpointIO, check_fits, load_checkpoint, 
 from gpt2lab.checkpoint.io import read
 from gpt2lab.errors import CheckpointError
 from tests.checkpoint.conftest import age, content, flip, same
+from tests.damage import CUTS
 
 
 def test_what_was_saved_is_loaded(saved):
@@ -23,17 +24,6 @@ def test_what_was_saved_is_loaded(saved):
 def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.ckpt")
-
-
-CUTS = {
-    "0": lambda data: b"",
-    "1": lambda data: data[:1],
-    "8": lambda data: data[:8],
-    "half": lambda data: data[: len(data) // 2],
-    "-1": lambda data: data[:-1],
-    "zeros": lambda data: bytes(len(data)),
-    "noise": lambda data: random.Random(0).randbytes(len(data)),
-}
 
 
 @pytest.mark.parametrize("damage", CUTS.values(), ids=CUTS.keys())
