@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -143,6 +144,7 @@ class Family:
         self._guardian.start()
         if threading.current_thread() is threading.main_thread():
             self._handlers = {n: signal.signal(n, self._note) for n in ASKED}
+            resource_tracker.ensure_running()  # which lets signals through again when it begins
             # For the ranks, which begin with what is blocked here: no signal finds them unready.
             signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
         return self

@@ -200,6 +200,27 @@ def test_a_signal_before_the_training_leaves_nothing(tmp_path, send):
     assert not training.runs.exists()
 
 
+FAMILY = """
+import multiprocessing, signal
+
+from gpt2lab.launch import ASKED, Family
+
+if __name__ == "__main__":
+    with Family():
+        child = multiprocessing.get_context("spawn").Process(target=print)
+        child.start()
+        print(set(ASKED) <= signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        child.join()
+"""
+
+
+def test_starting_a_process_lets_no_signal_through_to_the_next(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(FAMILY)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
+    assert done.stdout.split() == ["True"], done.stderr
+
+
 def children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 

@@ -120,10 +120,16 @@ def stop_still_in(path: str, number: int, folder: str, rank: int | None = None) 
 
 
 def wait_in(path: str, number: int, folder: str, rank: int | None = None) -> None:
-    """Wait in the number-th call of a function, hearing signals, until `folder`/go exists."""
+    """Wait in the number-th call of a function, hearing signals, until `folder`/go exists.
+
+    A checkpoint that is being written beside it is whole, and old ones are gone, by then.
+    """
     place = Path(folder)
 
     def wait(*_: Any, **__: Any) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint" and thread is not threading.current_thread():
+                thread.join()
         (place / "waits").touch()
         pause = threading.Event()
         while not (place / "go").exists():
