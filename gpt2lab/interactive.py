@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.config import SampleConfig, SamplingConfig, plain
 from gpt2lab.config.changes import leaves, shown
-from gpt2lab.config.check import prompt_problems
+from gpt2lab.config.check.sample import prompt_problems
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.parse import near
 from gpt2lab.errors import ConfigError, DataError, Gpt2labError

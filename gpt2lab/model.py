@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.batch import Batch
 from gpt2lab.config import GPT2Config
-from gpt2lab.config.check import model_problems
+from gpt2lab.config.check.train import model_problems
 from gpt2lab.errors import ConfigError
 from gpt2lab.loss import prefix_masked_cross_entropy, score_targets
 

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from gpt2lab.checkpoint import AtomicCheckpointIO
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
-from gpt2lab.config.check import HOMES
+from gpt2lab.config.check.targets import HOMES
 from gpt2lab.errors import ConfigError
 from gpt2lab.loggers import Guarded
 

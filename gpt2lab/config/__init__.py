@@ -3,7 +3,7 @@
 Loads without torch, so that help and mistakes are answered at once.
 """
 
-from gpt2lab.config.check import HIGHER_IS_BETTER, parse_stop_at
+from gpt2lab.config.check.metrics import HIGHER_IS_BETTER, parse_stop_at
 from gpt2lab.config.parse import parse, plain
 from gpt2lab.config.settings import (
     AdamWConfig,

@@ -1,6 +1,6 @@
 """Which settings each command line has, and which folders of conf/ it chooses from.
 
-A new one is a dataclass in `settings`, its rules in `check`, conf/<name>.yaml, which begins with
+A new one is a file in `settings` and one in `check`, conf/<name>.yaml, which begins with
 `defaults: [schema_<name>, _self_, ...]`, and a line here.
 """
 

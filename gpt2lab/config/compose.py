@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt2lab.config import plugins
 from gpt2lab.config.changes import leaves
-from gpt2lab.config.check import OWNED_TRAINER_ARGUMENTS, owned_argument, run_problems
+from gpt2lab.config.check.targets import OWNED_TRAINER_ARGUMENTS, owned_argument
+from gpt2lab.config.check.train import run_problems
 from gpt2lab.config.commands import COMMAND_LINES, LIGHTNING_GROUPS
 from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key

@@ -8,9 +8,9 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
-from gpt2lab.config import settings
 from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.config.conf_dir import groups
 from gpt2lab.config.parse import field_types
@@ -54,12 +54,12 @@ def sections(root: type) -> Iterator[tuple[str, type]]:
 
 def documented(cls: type) -> Iterator[tuple[str, str, str]]:
     """Name, default and first words of each setting, bases first."""
-    meanings = _meanings()
+    meanings: dict[str, str] = {}
+    for owner in filter(is_dataclass, reversed(cls.__mro__)):
+        meanings |= _meanings(owner)
     for field in fields(cls):
-        for owner in cls.__mro__:
-            if meaning := meanings.get((owner.__name__, field.name)):
-                yield field.name, _shown_default(field), meaning
-                break
+        if field.name in meanings:
+            yield field.name, _shown_default(field), meanings[field.name]
 
 
 def _shown_default(field: "Field[Any]") -> str:
@@ -71,18 +71,15 @@ def _shown_default(field: "Field[Any]") -> str:
     return repr(value) if value == "\n" else str(value)
 
 
-def _meanings() -> dict[tuple[str, str], str]:
-    """The line beneath each field, by class and field."""
-    found = {}
-    for node in ast.parse(inspect.getsource(settings)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for field, line in zip(node.body, node.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(line, ast.Expr)
-                and isinstance(line.value, ast.Constant)
-            ):
-                found[node.name, field.target.id] = " ".join(str(line.value.value).split())
-    return found
+def _meanings(cls: type) -> dict[str, str]:
+    """The line beneath each field of a class's own."""
+    (node,) = ast.parse(inspect.getsource(cls)).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        field.target.id: " ".join(str(line.value.value).split())
+        for field, line in pairwise(node.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+    }

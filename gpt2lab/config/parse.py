@@ -7,7 +7,9 @@ from enum import Enum
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
-from gpt2lab.config.check import model_problems, problems, range_problems
+from gpt2lab.config.check import problems
+from gpt2lab.config.check.ranges import range_problems
+from gpt2lab.config.check.train import model_problems
 from gpt2lab.config.settings import SHAPES, GPT2Config, TrainConfig
 from gpt2lab.errors import ConfigError
 

@@ -7,7 +7,7 @@ Hydra builds `hydra.launcher`, `hydra.sweeper` and `hydra.callbacks` of a multir
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gpt2lab.config.check import special_keys
+from gpt2lab.config.check.targets import special_keys
 
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 """Where launchers and sweepers live; Hydra itself sees to it that they are such."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.config import SampleConfig, SamplingConfig
-from gpt2lab.config.check import beam_problems
+from gpt2lab.config.check.sample import beam_problems
 from gpt2lab.config.parse import parse_group
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.generation.rows import (

@@ -1,0 +1,20 @@
+"""What must hold between and within settings beyond their types; every problem found at once."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gpt2lab.config.check.ranges import range_problems
+from gpt2lab.config.check.sample import sample_problems
+from gpt2lab.config.check.train import train_problems
+from gpt2lab.config.settings import SampleConfig, TrainConfig
+
+RULES: dict[type, Callable[[Any], Iterator[str]]] = {
+    TrainConfig: train_problems,
+    SampleConfig: sample_problems,
+}
+"""What must hold between the settings of each command line."""
+
+
+def problems(config: Any) -> list[str]:
+    """Everything wrong with settings whose types are right; empty when all is well."""
+    return [*range_problems(config), *RULES[type(config)](config)]

@@ -1,0 +1,97 @@
+"""Lightning's own arguments: classes that may be named, and settings that are ours."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from gpt2lab.config.settings import TrainConfig
+
+HOMES = ("lightning", "gpt2lab")
+"""The packages whose classes a `_target_` may name."""
+
+# Lightning's own arguments that would contradict a setting of ours.
+OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
+    "max_steps": "max_steps",
+    "max_epochs": "max_steps",
+    "min_steps": "max_steps",
+    "min_epochs": "max_steps",
+    "max_time": "max_minutes",
+    "precision": "precision",
+    "accumulate_grad_batches": "micro_batch_size",
+    "gradient_clip_val": "optim.grad_clip",
+    "gradient_clip_algorithm": "optim.grad_clip",
+    "val_check_interval": "eval_every",
+    "check_val_every_n_epoch": "eval_every",
+    "default_root_dir": "runs_dir",
+    "logger": "logger",
+    "callbacks": "callbacks",
+    "profiler": "profile",
+    "enable_progress_bar": "callbacks.progress",
+    "enable_checkpointing": "checkpoint_every",
+    "limit_train_batches": "max_steps",
+    "fast_dev_run": "max_steps",
+    # set by us alone
+    "limit_val_batches": None,
+    "devices": "devices",
+    "strategy": "strategy",
+    "num_nodes": None,
+    "plugins": None,
+    "num_sanity_val_steps": None,
+    "overfit_batches": None,
+    "use_distributed_sampler": None,
+    "reload_dataloaders_every_n_epochs": None,
+    "enable_model_summary": None,
+    "barebones": None,
+}
+
+
+def owned_argument(argument: str) -> str:
+    ours = OWNED_TRAINER_ARGUMENTS[argument]
+    mend = f"use {ours}" if ours else "leave it out, gpt2lab sets it"
+    return f"trainer.{argument}: is not set there; {mend}"
+
+
+def target_problems(config: TrainConfig) -> Iterator[str]:
+    """Nodes that name what is neither Lightning's nor ours, or arguments that we own.
+
+    This looks at the text alone, so that it comes before any import; `targets.instantiate`
+    then checks the class itself.
+    """
+    nodes = {"trainer": config.trainer}
+    if config.strategy:
+        nodes["strategy"] = config.strategy
+    nodes |= {f"logger.{name}": node for name, node in config.logger.items()}
+    nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
+    for key, node in nodes.items():
+        if node is None:
+            continue
+        if not isinstance(node, dict):
+            group = key.split(".")[0]
+            yield f"{key}: {node!r} is not a mapping with a _target_; see the files in conf/{group}"
+            continue
+        target = node.get("_target_")
+        if not isinstance(target, str) or target.split(".")[0] not in HOMES:
+            yield (
+                f"{key}._target_: {target} is not allowed; "
+                "name a class of lightning or gpt2lab, by its full path"
+            )
+        for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
+            yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
+    if config.devices > 1 and "Single" in str(config.strategy.get("_target_")):
+        yield f"strategy: single is for one device, not devices={config.devices}; use strategy=ddp"
+    log_every = config.trainer.get("log_every_n_steps", 1)
+    if type(log_every) is not int or log_every < 1:
+        yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"
+    for argument in sorted(OWNED_TRAINER_ARGUMENTS.keys() & config.trainer.keys()):
+        yield owned_argument(argument)
+
+
+def special_keys(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Hydra's instantiation words (_target_, _args_, ...) anywhere within a node's arguments."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if str(key).startswith("_"):
+                yield f"{path}.{key}", str(key)
+            yield from special_keys(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from special_keys(inner, f"{path}[{i}]")

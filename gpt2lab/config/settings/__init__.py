@@ -1,0 +1,78 @@
+"""Every setting of ours: its type, default, range and reason. No values of experiments live here.
+
+Lightning's own arguments (`trainer`, `strategy`, `logger`, `callbacks`) are plain mappings with a
+`_target_`.
+A dataclass whose group has several shapes (`data`, `optim`, `schedule`) names its shape in `kind`.
+"""
+
+from gpt2lab.config.settings.data import (
+    DataConfig,
+    PairsConfig,
+    PairsSource,
+    SortConfig,
+    TextConfig,
+    TextErrors,
+    TextSource,
+    Vocabulary,
+)
+from gpt2lab.config.settings.fields import (
+    Range,
+    ranged,
+    verbatim,
+)
+from gpt2lab.config.settings.machine import (
+    Device,
+    Precision,
+    Quantize,
+)
+from gpt2lab.config.settings.model import (
+    GPT2Config,
+)
+from gpt2lab.config.settings.optim import (
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    MuonConfig,
+    OptimConfig,
+    ScheduleConfig,
+    WSDConfig,
+)
+from gpt2lab.config.settings.sample import (
+    BeyondContext,
+    SampleConfig,
+    SamplingConfig,
+)
+from gpt2lab.config.settings.train import (
+    SHAPES,
+    TrainConfig,
+)
+
+__all__ = [
+    "SHAPES",
+    "AdamWConfig",
+    "BeyondContext",
+    "ConstantConfig",
+    "CosineConfig",
+    "DataConfig",
+    "Device",
+    "GPT2Config",
+    "MuonConfig",
+    "OptimConfig",
+    "PairsConfig",
+    "PairsSource",
+    "Precision",
+    "Quantize",
+    "Range",
+    "SampleConfig",
+    "SamplingConfig",
+    "ScheduleConfig",
+    "SortConfig",
+    "TextConfig",
+    "TextErrors",
+    "TextSource",
+    "TrainConfig",
+    "Vocabulary",
+    "WSDConfig",
+    "ranged",
+    "verbatim",
+]
