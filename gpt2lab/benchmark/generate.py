@@ -228,9 +228,9 @@ def bytes_beyond_weights(overrides: list[str], way: str) -> int | None:
     before = _kilobytes(status, "VmRSS")
     ours(model, torch.zeros(1, PROMPT, dtype=torch.long))
     peak = _kilobytes(status, "VmHWM")
-    cache = 2 * model.config.n_layer * model.config.n_embd * (PROMPT + NEW) * 2
+    _, kept = model.build_cache(torch.zeros(1, 1, dtype=torch.long), PROMPT + NEW)
     embedding = model.transformer.wte.weight.nbytes
-    return 1024 * (peak - before) - cache + embedding
+    return 1024 * (peak - before) - kept.nbytes + embedding
 
 
 def _kilobytes(status: Path, name: str) -> int:

@@ -10,7 +10,7 @@ import time
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,10 @@ from gpt2lab.precision import chosen_precision
 SMALLEST = torch.finfo(torch.bfloat16).tiny
 """Of a scale, so that a row of zeros is divided by something."""
 
-LARGEST, MIDDLE = 126, 128
+LARGEST, MIDDLE = 127, 128
 """Of inputs in 8 bits: LARGEST is how far they go from MIDDLE, which stands for 0."""
-MANY_ROWS = 4
+MANY_ROWS, MANY_ROWS_OF_TILES = 32, 4
+"""From so many on the second way of int8 products is faster: without, and with Intel's AMX."""
 
 Packing = Callable[[Tensor, Tensor | None], nn.Module]
 """From the weight (out, in) and bias (out,) of a linear layer to one that computes the same."""
@@ -46,36 +47,33 @@ class ReorderedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear layer of int8 weights, with a scale for each output, and of inputs in 8 bits, with
-    a scale for each row, so that no row depends on another.
+    """A linear layer of int8 weights, with a scale for each output, and of fp32 inputs that are
+    rounded to 8 bits, with a scale for each row, so that no row depends on another.
 
     Products are summed in int32, which is exact. A subclass has the weights in its own order.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.bias = None if bias is None else bias.to(dtype)
-        self.dtype = dtype
-        self.smallest = torch.tensor(SMALLEST, dtype=dtype)
-        self.middle = torch.tensor(float(MIDDLE), dtype=dtype)
+        self.bias = None if bias is None else bias.float()
+        self.smallest = torch.tensor(SMALLEST)
         self.num_bytes = weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        # LARGEST is 126, not 127: in bf16 the quotient is rounded too, and 256 would become 0.
         scale = torch.add(self.smallest, x.abs().amax(-1, keepdim=True), alpha=1 / LARGEST)
         y = self.product(x, scale)
-        return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
+        return y.mul_(scale) if self.bias is None else torch.addcmul(self.bias, y, scale)
 
     @abstractmethod
     def product(self, x: Tensor, scale: Tensor) -> Tensor:
         """The rows of x / scale, rounded, times the weights."""
 
 
-class Int8LinearOfOneRow(Int8Linear):
-    """By fbgemm, the fastest for a row or two."""
+class Int8LinearOfFewRows(Int8Linear):
+    """By fbgemm, the fastest for few rows."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weight, bias, dtype)
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
         integers, scales = rounded(weight.float())
         zeros = torch.zeros(len(weight), dtype=torch.int64)
         with warnings.catch_warnings():
@@ -85,16 +83,17 @@ class Int8LinearOfOneRow(Int8Linear):
         self.operator = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
 
     def product(self, x: Tensor, scale: Tensor) -> Tensor:
-        return self.operator((x / scale).float(), 1.0, MIDDLE, self.weight).to(self.dtype)
+        return self.operator(x / scale, 1.0, MIDDLE, self.weight)
 
 
 class Int8LinearOfManyRows(Int8Linear):
-    """By oneDNN, whose matrix units take 16 rows in the time of one."""
+    """By oneDNN, whose matrix units, where there are some, take 16 rows in the time of one."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__(weight, bias, dtype)
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
         integers, self.scales = rounded(weight.float())
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.middle = torch.tensor(float(MIDDLE))
         self.weight = torch.ops.onednn.qlinear_prepack(integers, None)
         self.operator = torch.ops.onednn.qlinear_pointwise.default  # found once, not at each call
 
@@ -103,7 +102,7 @@ class Int8LinearOfManyRows(Int8Linear):
         integers = torch.addcdiv(self.middle, x, scale).round_().to(torch.uint8)
         return self.operator(
             *(integers, 1.0, MIDDLE, self.weight, self.scales, self.zeros, None),
-            *(1.0, 0, self.dtype, "none", [], ""),
+            *(1.0, 0, torch.float32, "none", [], ""),
         )
 
 
@@ -114,14 +113,31 @@ def rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales[:, None]).round().to(torch.int8).contiguous(), scales
 
 
+class Widened(nn.Module):
+    """What comes out of embeddings, in the number format of what follows."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+
 class PackedGPT2(GPT2):
     """A GPT-2 that generates and does not train: each linear layer, and the head, is packed.
 
     It takes the weights of the model that it is made of, layer by layer, so that memory never holds
     all of them twice.
+
+    Args:
+        dtype: of the embeddings, of which each token reads a row.
+        inner: of norms and activations.
     """
 
-    def __init__(self, model: GPT2, dtype: torch.dtype, packing: Packing) -> None:
+    def __init__(
+        self, model: GPT2, dtype: torch.dtype, inner: torch.dtype, packing: Packing
+    ) -> None:
         nn.Module.__init__(self)
         self.config, self.vocab_size, self.speech = model.config, model.vocab_size, model.speech
         self.transformer = model.transformer
@@ -133,7 +149,10 @@ class PackedGPT2(GPT2):
                 if isinstance(layer, nn.Linear):
                     bias = None if layer.bias is None else layer.bias.detach()
                     setattr(module, name, packing(layer.weight.detach(), bias))
-        self.transformer.to(dtype)  # embeddings and norms: a packed layer has no parameters
+        self.transformer.to(inner)  # a packed layer has no parameters
+        for embedding in (self.transformer.wte, self.transformer.wpe):
+            embedding.to(dtype)
+        self.transformer.add_module("drop", Widened(inner))
         self.requires_grad_(False).eval()
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -157,21 +176,29 @@ def packed(
     if quantize is Quantize.int8:
         linear = int8_linear(rows) if device.type == "cpu" else None
         if linear is not None:
-            return PackedGPT2(model, dtype, partial(linear, dtype=dtype))
+            return PackedGPT2(model, dtype, torch.float32, linear)
         warnings.warn(
             f"quantize: int8 products do not work on this {device.type}; going on without them",
             stacklevel=2,
         )
     if is_bf16 and device.type == "cpu" and works(ReorderedLinear):
-        return PackedGPT2(model, dtype, ReorderedLinear)
+        return PackedGPT2(model, dtype, dtype, ReorderedLinear)
     return model.to(dtype).requires_grad_(False).eval()
 
 
 def int8_linear(rows: int) -> type[Int8Linear] | None:
     """The int8 layer for so many rows that works here; None if none does."""
-    kinds: list[type[Int8Linear]] = [Int8LinearOfOneRow, Int8LinearOfManyRows]
-    preferred = reversed(kinds) if rows >= MANY_ROWS else kinds
+    kinds: list[type[Int8Linear]] = [Int8LinearOfFewRows, Int8LinearOfManyRows]
+    # By what the processor is, not by a measurement, which would not always choose the same.
+    many = MANY_ROWS_OF_TILES if has_tiles() else MANY_ROWS
+    preferred = reversed(kinds) if rows >= many else kinds
     return next((kind for kind in preferred if works(kind)), None)  # type: ignore[arg-type]
+
+
+def has_tiles() -> bool:
+    """Whether this processor has Intel's matrix units."""
+    known = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(known and known())
 
 
 def bytes_read(model: GPT2) -> int:
@@ -194,9 +221,8 @@ def works(kind: type[nn.Module]) -> bool:
     signs = torch.randint(2, (256, 256), generator=numbers) * 2.0 - 1
     bias, x = torch.ones(256), signs[:4]
     try:
-        dtypes = {"dtype": torch.float32} if issubclass(kind, Int8Linear) else {}
-        layer = kind(signs, bias, **dtypes)
-        x = x.to(dtypes.get("dtype", torch.bfloat16))
+        layer = kind(signs, bias)
+        x = x if issubclass(kind, Int8Linear) else x.bfloat16()
         plain = nn.Linear(256, 256).to(x.dtype)
         with torch.no_grad():
             is_right = torch.allclose(layer(x).float(), F.linear(signs[:4], signs, bias), atol=2)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gpt2lab import model as module
 from gpt2lab.model import GPT2
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2]])
@@ -52,6 +53,30 @@ def test_what_pads_a_prompt_is_forgotten_once_tokens_take_its_place(model):
     _, cache = model.build_cache(padded)
     logits, _, _ = model.call_with_cache(IDS[:, 4:], cache, 4)
     assert torch.allclose(logits, model(IDS)[:, 4:], atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("at_once", [1, 11, 30])
+def test_prompts_read_some_rows_at_a_time_are_those_read_together(model, monkeypatch, at_once):
+    ids = torch.cat([IDS, IDS.flip(0)])[:3]
+    hidden, cache = model.build_cache(ids, length=12)
+    monkeypatch.setattr(module, "TOKENS_AT_ONCE", at_once)
+    in_parts, parts = model.build_cache(ids, length=12)
+    assert torch.allclose(in_parts, hidden, atol=1e-5)
+    assert torch.allclose(parts, cache, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_token_in_bf16_looks_at_keys_and_values_in_fp32(model):
+    model = model.bfloat16()
+    whole = model(IDS).float()
+    _, cache = model.build_cache(IDS[:, :10])
+    assert cache.dtype is torch.float32
+    _, cache = model.build_cache(IDS[:, :10], length=11)
+    logits, hidden, _ = model.call_with_cache(IDS[:, 10:], cache, 10)
+    assert hidden.dtype is torch.bfloat16
+    # 8 significant bits, over two layers of large weights
+    assert (logits[:, 0].float() - whole[:, 10]).norm() < 0.03 * whole[:, 10].norm()
 
 
 def test_the_cache_has_a_place_for_each_layer_head_and_position(model):
