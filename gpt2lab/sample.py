@@ -11,6 +11,7 @@ from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import SampleConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import one_line
+from gpt2lab.large_pages import use_large_pages
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.prompts import read_prompts
 from gpt2lab.terminal import is_terminal, take_any_text, write
@@ -38,6 +39,7 @@ def main() -> int:
     prompts = prompts_of(settings)
     take_any_text()
     warnings.showwarning = tell  # type: ignore[assignment]
+    use_large_pages()
     rows = min(settings.batch_size, len(prompts) * settings.num_samples)
     model = loaded(settings, rows)
     if settings.interactive:

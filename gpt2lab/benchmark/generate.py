@@ -25,6 +25,7 @@ from gpt2lab.config.compose import settings_from
 from gpt2lab.data.prepare import builtin
 from gpt2lab.generation import generate
 from gpt2lab.generation.packed import bytes_read, packed
+from gpt2lab.large_pages import use_large_pages
 from gpt2lab.loading import load
 from gpt2lab.model import GPT2
 from gpt2lab.tokenizer import gpt2_tokenizer
@@ -44,6 +45,7 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
         overrides: `checkpoint=`, a trained model, which alone can show what rounding costs; or
             train's settings, for a model with random weights.
     """
+    use_large_pages()
     result: dict[str, Any] = {}
     for way in WAYS:  # each in a process of its own: what this one frees would be used again
         with get_context("spawn").Pool(1) as pool:
