@@ -198,7 +198,7 @@ class Training:
     def _leave(self) -> int:
         """The end of a training whose step or evaluation takes too long to be waited for."""
         self.checkpoints.save_now(self.trainer)
-        if self.module.owes_evaluation:
+        if self.module.evaluated_step != self.trainer.global_step:
             self.stop.cut_off()
         for logger in self.trainer.loggers:
             logger.save()

@@ -369,6 +369,12 @@ def test_an_evaluation_that_a_signal_cut_off_is_held_before_the_run_goes_on(run,
     assert_same(run("name=b", "resume=last"), straight)
 
 
+def test_a_run_whose_last_evaluation_is_cut_off_has_not_come_to_its_own_end(cut, tmp_path):
+    cut(1, WITHIN_IT, *SIX, "max_minutes=1e-9", "name=a")  # off eval_every, and so not owed
+    summary = read_json(tmp_path / "runs" / "a" / "summary.json")
+    assert (summary["ended_by"], summary["stop_reason"]) == ("signal", "SIGTERM")
+
+
 def test_an_evaluation_that_was_cut_off_twice_is_held_once(run, cut):
     cut(4, WITHIN_IT, *SIX, "name=b")
     cut(4, BEHIND_IT, "name=b", "resume=last")
