@@ -137,7 +137,7 @@ def samples(
         DataError: before the first, if the model cannot take one of the prompts.
     """
     settings, speech = suited(model, settings), spoken(model)
-    encoded = [ids_of(speech, prompt, settings) for prompt in prompts]
+    encoded = all_ids(speech, prompts, settings)
     each = range(settings.num_samples)
     repeated = [prompt for prompt in prompts for _ in each]
     rows = [ids for ids in encoded for _ in each]
@@ -188,6 +188,21 @@ def spoken(model: GPT2) -> Speech:
             "give ids, from Python"
         )
     return model.speech
+
+
+def all_ids(speech: Speech, prompts: Sequence[str], settings: SampleConfig) -> list[list[int]]:
+    """
+    Raises:
+        DataError: naming the first prompt that the model cannot take, by its number if need be.
+    """
+    encoded = []
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            encoded.append(ids_of(speech, prompt, settings))
+        except DataError as error:
+            which = f"prompt {number} of {len(prompts)}" if len(prompts) > 1 else "prompt"
+            raise DataError(*(which + p.removeprefix("prompt") for p in error.problems)) from error
+    return encoded
 
 
 def ids_of(speech: Speech, prompt: str, settings: SampleConfig) -> list[int]:

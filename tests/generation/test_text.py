@@ -249,3 +249,12 @@ def test_a_model_without_a_vocabulary_takes_ids_alone(tiny_model):
     with pytest.raises(DataError, match="what its 11 ids stand for is not known"):
         generate(tiny_model, "abc")
     assert len(generate(tiny_model, torch.tensor([1, 2]), max_new_tokens=3)) == 5
+
+
+def test_of_several_prompts_the_one_that_cannot_be_taken_is_named_by_its_number():
+    model = GPT2(GPT2Config(n_layer=1, n_head=1, n_embd=8, block_size=11, vocab_size=3))
+    model.speech = Speech.of_sort(DigitTokenizer(3), 6)
+    with pytest.raises(DataError, match=r"^prompt 2 of 3: has 2 digits"):
+        generate(model, ["2 0 1 1 0 2", "2 0", "0 0 0 0 0 0"])
+    with pytest.raises(DataError, match=r"^prompt: has 2 digits"):
+        generate(model, "2 0")
