@@ -26,11 +26,11 @@ What you type is continued, an empty line too; Ctrl-C stops the text.
   :settings     what can be changed, with its values
   :reset        the settings and the random numbers of the beginning
   :help         this
-  :quit         leave, as Ctrl-D does
+  :quit         leave, as :q, :exit and Ctrl-D do
   ::            in place of the first colon of a text that begins with one
 """
 
-LIVE = {field.name: f"sampling.{field.name}" for field in fields(SamplingConfig)} | {
+CHANGEABLE = {field.name: f"sampling.{field.name}" for field in fields(SamplingConfig)} | {
     name: name
     for name in (
         "sampling",
@@ -120,7 +120,7 @@ class Session:
             self.obey(command, *value)
 
     def obey(self, command: str, value: str = "") -> None:
-        key = LIVE.get(command.removeprefix("sampling."))
+        key = CHANGEABLE.get(command.removeprefix("sampling."))
         if key is not None and value:
             self.change(key, value)
         elif key is not None or command == "settings":
@@ -132,7 +132,9 @@ class Session:
         elif command == "help":
             write(HELP)
         else:
-            raise ConfigError(f":{command}: is no command; {near(command, [*COMMANDS, *LIVE])}")
+            raise ConfigError(
+                f":{command}: is no command; {near(command, [*COMMANDS, *CHANGEABLE])}"
+            )
 
     def change(self, key: str, value: str) -> None:
         """A setting, by the rules of the command line; an option replaces its group's values."""
@@ -143,7 +145,7 @@ class Session:
 
     def show_settings(self, prefix: str) -> None:
         values = dict(leaves(plain(self.settings)))
-        for name, key in LIVE.items():
+        for name, key in CHANGEABLE.items():
             if key in values and key.startswith(prefix):
                 write(f"  :{name} {shown(values[key])}\n")
 

@@ -16,7 +16,7 @@ import pytest
 
 import gpt2lab.generation.text
 from gpt2lab.errors import ConfigError, DataError
-from gpt2lab.interactive import HELP, LIVE, Session
+from gpt2lab.interactive import HELP, CHANGEABLE, Session
 from gpt2lab.terminal import History, Interrupts, history_file, is_control
 from tests.test_sample_command import checkpoints as checkpoints
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_told_as_on_the_command_line_and_changes_nothing(sessi
 
 def test_settings_are_shown_as_they_are_typed(session, capsys):
     shown = said(session, capsys, ":top_k 3", ":settings")
-    assert {line.split()[0] for line in shown.splitlines()} == {f":{n}" for n in LIVE} - {
+    assert {line.split()[0] for line in shown.splitlines()} == {f":{n}" for n in CHANGEABLE} - {
         ":sampling"
     }
     assert "  :top_k 3\n" in shown

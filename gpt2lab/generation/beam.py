@@ -70,7 +70,7 @@ def beam_search(
             # So many that K of them do not stop, even if each beam's likeliest tokens all do.
             candidates = _best(beams, logprobs, K * (1 + len(stops)))
             stopped = torch.isin(candidates.new_ids[:, -1], stops) | (n == longest)
-            finished = _with(finished, candidates, stopped, K, n**length_penalty)
+            finished = _best_finished(finished, candidates, stopped, K, n**length_penalty)
             beams = candidates.take((~stopped).nonzero().flatten()[:K])
             if len(beams.sums) == 0:
                 break  # at the last token, or where every token of the vocabulary stops
@@ -104,7 +104,7 @@ def _best(beams: Candidates, logprobs: Tensor, number: int) -> Candidates:
     return Candidates(sums, parents, torch.cat([beams.new_ids[parents], ids[:, None]], dim=1))
 
 
-def _with(
+def _best_finished(
     finished: Finished, candidates: Candidates, stopped: Tensor, K: int, divisor: float
 ) -> Finished:
     """The K best of those finished before and of the first K candidates that stopped.
