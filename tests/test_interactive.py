@@ -16,7 +16,7 @@ import pytest
 
 import gpt2lab.generation.text
 from gpt2lab.errors import ConfigError, DataError
-from gpt2lab.interactive import HELP, CHANGEABLE, Session
+from gpt2lab.interactive import CHANGEABLE, HELP, Session
 from gpt2lab.terminal import History, Interrupts, history_file, is_control
 from tests.test_sample_command import checkpoints as checkpoints
 
