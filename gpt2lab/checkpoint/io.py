@@ -1,6 +1,5 @@
 """Writing a checkpoint whole or not at all, and reading one without believing it."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from gpt2lab.checkpoint.manifest import temporary_of
 from gpt2lab.checkpoint.verify import check_whole, once_a_file
-from gpt2lab.durable import sync_folder
+from gpt2lab.durable import check_room, is_full, sync_folder
 from gpt2lab.errors import CheckpointError, RunError
 from gpt2lab.weights.tensors import (
     check_finite,
@@ -82,7 +81,7 @@ def written(content: Content, path: Path) -> Iterator[Written]:
     temporary = temporary_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        check_room(content, path.parent)
+        check_room(path.parent, bytes_needed(content))
         with temporary.open("wb") as file:
             hashed = HashedFile(file)
             torch.save(content, cast(BinaryIO, hashed))
@@ -149,25 +148,12 @@ def told(path: Path, content: Content) -> Iterator[None]:
             free = f"{shutil.disk_usage(path.parent).free:,}"
         except OSError:
             free = "an unknown number"
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "make room" if is_full else "make it writable"
+        mend = "make room" if is_full(error) else "make it writable"
         raise RunError(
             f"{path}: cannot be written ({error.strerror or error}): "
             f"{bytes_needed(content):,} bytes are needed, {free} are free; "
             f"{mend} and go on with name={path.absolute().parent.parent.name} resume=last"
         ) from error
-
-
-def check_room(content: Content, folder: Path) -> None:
-    """Find out before gigabytes are written, and the disk is full for everyone else on it.
-
-    Raises:
-        OSError: if the content cannot fit.
-    """
-    usage = shutil.disk_usage(folder)
-    # some network file systems say that they have no bytes at all
-    if usage.total > 0 and usage.free < bytes_needed(content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def bytes_needed(content: Content) -> int:
