@@ -84,6 +84,11 @@ def read_merges() -> list[tuple[str, str]]:
     return [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
 
 
+def gpt2_pieces() -> list[str]:
+    """Every token in the order of its id, each byte as its printable character."""
+    return [*byte_characters().values(), *map("".join, read_merges()), END_OF_TEXT]
+
+
 class GPT2Tokenizer:
     """GPT-2's byte-level byte-pair encoding (GPT-2 paper, section 2.2), merged by tiktoken.
 

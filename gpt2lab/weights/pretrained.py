@@ -12,9 +12,10 @@ from torch import Tensor
 from gpt2lab.errors import CheckpointError
 from gpt2lab.generation.speech import Speech
 from gpt2lab.model import GPT2, stored_rows
-from gpt2lab.tokenizer import END_OF_TEXT, gpt2_tokenizer
-from gpt2lab.tokenizer.gpt2 import byte_characters, read_merges
+from gpt2lab.tokenizer import gpt2_tokenizer
+from gpt2lab.tokenizer.gpt2 import gpt2_pieces
 from gpt2lab.weights.layout import ANOTHER, CONFIG, find_weights, read_config
+from gpt2lab.weights.spoken import SPEECH, read_speech
 from gpt2lab.weights.tensors import (
     FLOATS,
     check_finite,
@@ -60,9 +61,21 @@ def read_pretrained(folder: str | Path, *, allow_nonfinite: str | None = None) -
     check_finite({name: n for name, n in counts.items() if n[0]}, allow_nonfinite, folder)
     state = {PREFIX + name: ours(name, found.pop(name)) for name in wanted}
     model.load_state_dict(state, assign=True)
-    if model.vocab_size == GPT2_VOCABULARY and has_gpt2_vocabulary(folder):
-        model.speech = Speech.of_text(gpt2_tokenizer())
+    model.speech = speech_of(folder, model.vocab_size)
     return model
+
+
+def speech_of(folder: Path, vocab_size: int) -> Speech | None:
+    """How a folder's model is spoken to: as an export of ours says, else as GPT-2 is.
+
+    Raises:
+        CheckpointError: if what an export said is damaged, or of another model.
+    """
+    if (folder / SPEECH).exists():
+        return read_speech(folder / SPEECH, vocab_size)
+    if vocab_size == GPT2_VOCABULARY and has_gpt2_vocabulary(folder):
+        return Speech.of_text(gpt2_tokenizer())
+    return None
 
 
 def has_gpt2_vocabulary(folder: Path) -> bool:
@@ -71,12 +84,11 @@ def has_gpt2_vocabulary(folder: Path) -> bool:
     path = folder / "vocab.json"
     if not path.exists():
         return True
-    pieces = [*byte_characters().values(), *map("".join, read_merges()), END_OF_TEXT]
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return bool(found == {piece: number for number, piece in enumerate(pieces)})
+    return bool(found == {piece: number for number, piece in enumerate(gpt2_pieces())})
 
 
 def theirs(name: str, tensor: Tensor, vocab_size: int) -> Tensor:
