@@ -107,8 +107,8 @@ class CausalSelfAttention(nn.Module):
         elif cached is not None and T == 1 and mask is None and k.dtype is torch.float32:
             y = _attention_of_one(q.float(), k, v).to(q.dtype)
         else:
-            # A single token is the last one, and may look at all of them.
-            is_causal = mask is None and T > 1
+            # A single token behind cached ones is the last, and may look at all of them.
+            is_causal = mask is None and (cached is None or T > 1)
             y = F.scaled_dot_product_attention(
                 q, k.to(q), v.to(q), attn_mask=mask, dropout_p=dropout, is_causal=is_causal
             )

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.command_line import arguments, print_settings, show_errors
+from gpt2lab.command_line import arguments, print_settings, show_errors, tell
 from gpt2lab.config import SampleConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import one_line
@@ -71,11 +71,6 @@ def loaded(settings: SampleConfig, rows: int) -> "GPT2":
         allow_nonfinite=settings.allow_nonfinite,
         rows=rows,
     )
-
-
-def tell(message: Warning | str, *_: Any) -> None:
-    """A warning as one line, without the place in the code that it comes from."""
-    print(f"warning: {one_line(str(message))}", file=sys.stderr, flush=True)
 
 
 def streams(settings: SampleConfig, prompts: list[str]) -> bool:

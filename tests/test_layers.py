@@ -73,6 +73,7 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.data.prepare",
         "gpt2lab.data.tokens",
         "gpt2lab.errors",
+        "gpt2lab.export",
         "gpt2lab.interactive",
         "gpt2lab.loading",
         "gpt2lab.prepare",
@@ -80,6 +81,8 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.tokenizer",
         "gpt2lab.train",
         "gpt2lab.weights.layout",
+        "gpt2lab.weights.target",
+        "gpt2lab.weights.tokenizer_files",
     ],
 )
 def test_settings_and_command_lines_load_without_torch(module):

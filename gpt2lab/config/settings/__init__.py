@@ -15,6 +15,11 @@ from gpt2lab.config.settings.data import (
     TextSource,
     Vocabulary,
 )
+from gpt2lab.config.settings.export import (
+    ExportConfig,
+    ExportFormat,
+    StoredPrecision,
+)
 from gpt2lab.config.settings.fields import (
     Range,
     ranged,
@@ -55,6 +60,8 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "Device",
+    "ExportConfig",
+    "ExportFormat",
     "GPT2Config",
     "MuonConfig",
     "OptimConfig",
@@ -67,6 +74,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "SortConfig",
+    "StoredPrecision",
     "TextConfig",
     "TextErrors",
     "TextSource",

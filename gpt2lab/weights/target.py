@@ -1,0 +1,65 @@
+"""The folder of an export: whether it may be written, found out without torch."""
+
+import os
+import re
+from pathlib import Path
+
+from gpt2lab.errors import ConfigError
+
+FILES = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|vocab|gpt2lab)\.json"
+    r"|merges\.txt|README\.md|model\.onnx(\.data)?"
+    r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+)
+"""What an export writes, and may overwrite."""
+
+
+def check_target(to: Path, source: Path, overwrite: bool) -> None:
+    """
+    Args:
+        source: what is exported.
+    Raises:
+        ConfigError: if the folder cannot be written, or holds what would be lost.
+    """
+    try:
+        check_place(to)
+        if to.is_dir():
+            check_content(to, source, overwrite)
+    except OSError as error:
+        raise ConfigError(
+            f"to: {to} cannot be a folder ({error.strerror}); choose another one"
+        ) from error
+
+
+def check_place(to: Path) -> None:
+    """
+    Raises:
+        ConfigError: if there can be no folder.
+    """
+    place = nearest = to.resolve()
+    if place == Path.cwd():
+        raise ConfigError(f"to: {to} is the folder that you are in; name one inside of it")
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ConfigError(f"to: {nearest} is a file; choose a folder")
+    above = place.parent if nearest == place else nearest
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"to: {above} cannot be written to; choose another folder")
+
+
+def check_content(to: Path, source: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        ConfigError: if the folder holds what would be lost.
+    """
+    names = sorted(path.name for path in to.iterdir())
+    foreign = [name for name in names if not FILES.fullmatch(name) or not (to / name).is_file()]
+    if foreign:
+        raise ConfigError(f"to: {to} holds {foreign[0]}, which is no export; choose another folder")
+    if names and to.resolve() == source.resolve():
+        raise ConfigError(f"to: {to} is what checkpoint= names; choose another folder")
+    if names and not overwrite:
+        raise ConfigError(
+            f"to: {to} holds an export already; choose another folder, or add overwrite=true"
+        )
