@@ -12,7 +12,8 @@ from gpt2lab.checkpoint import check_whole, find_checkpoint
 from gpt2lab.config import Device, Precision, Quantize
 from gpt2lab.config.parse import convert
 from gpt2lab.errors import CheckpointError, ConfigError
-from gpt2lab.weights import find_weights, read_config
+from gpt2lab.weights import fetch, find_weights, hub_name, read_config
+from gpt2lab.weights.hub import KNOWN
 from gpt2lab.weights.layout import CONFIG
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound=Enum)
 
-GIVE = "give a run folder, a checkpoint file, or a folder in the Hugging Face layout"
+GIVE = "give a run folder, a checkpoint file, a folder in the Hugging Face layout, or a hub name"
 
 
 def load(
@@ -37,8 +38,8 @@ def load(
     """A trained model, ready to generate.
 
     Args:
-        checkpoint: a run folder (its best checkpoint, else its last), a checkpoint file, or a
-            folder in the Hugging Face layout.
+        checkpoint: a run folder (its best checkpoint, else its last), a checkpoint file, a folder
+            in the Hugging Face layout, or a name on its hub, such as gpt2 or owner/name@revision.
         precision: of the weights; auto takes bf16 where the processor or GPU has it, else fp32.
         quantize: int8 for the linear layers.
         device: auto takes a GPU where there is one.
@@ -98,6 +99,8 @@ def check_checkpoint(checkpoint: str | Path) -> None:
 def located(checkpoint: str | Path) -> Path:
     """The checkpoint file, or the folder in the Hugging Face layout, that this stands for.
 
+    A path that is there comes before a name on the hub, whose files are fetched if need be.
+
     Raises:
         CheckpointError: if there is none, or it is damaged as far as checksums know.
     """
@@ -114,6 +117,8 @@ def located(checkpoint: str | Path) -> Path:
             return path
         if path.exists():
             raise CheckpointError(f"{path}: is neither a file nor a folder; {GIVE}")
+        if (name := hub_name(str(checkpoint))) is not None:
+            return in_folder(fetch(name))
         raise CheckpointError(f"{path}: there is no such file or folder; {near_path(path)}")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {GIVE}") from error
@@ -144,6 +149,8 @@ def near_path(path: Path) -> str:
     candidates = list(missing.parent.iterdir()) if missing.parent.is_dir() else []
     if len(path.parts) == 1 and Path("runs").is_dir():  # a run's name alone
         candidates += Path("runs").iterdir()
+    if len(path.parts) == 1:
+        candidates += map(Path, KNOWN)
     by_name = {candidate.name: candidate for candidate in reversed(candidates)}
     matches = get_close_matches(missing.name, by_name, n=1)
     return f"did you mean {by_name[matches[0]]}?" if matches else GIVE

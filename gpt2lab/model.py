@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -272,6 +273,23 @@ class GPT2(nn.Module):
         self.speech: Speech | None = None
         """What the ids stand for, where that is known."""
         self.init_weights()
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, revision: str | None = None) -> "GPT2":
+        """Published weights, such as `gpt2`, in fp32 on the CPU and ready to be asked.
+
+        Args:
+            name_or_folder: gpt2, gpt2-medium, gpt2-large, gpt2-xl or distilgpt2, any other
+                owner/name of the Hugging Face hub, or a local folder in its layout.
+            revision: a branch, tag or commit of the hub; owner/name@revision says the same.
+        Returns:
+            A model that evaluates, as transformers' does: `train()` brings dropout back.
+        Raises:
+            CheckpointError: if there is no such model, it cannot be fetched, or it is no GPT-2.
+        """
+        from gpt2lab.weights import pretrained_folder, read_pretrained
+
+        return read_pretrained(pretrained_folder(name_or_folder, revision)).eval()
 
     @torch.no_grad()
     def init_weights(self) -> None:

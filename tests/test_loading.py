@@ -376,7 +376,7 @@ PATHS = {
     CKPT.replace("first", "frist"): r"there is no such file or folder; did you mean runs/first\?$",
     CKPT.replace("006", "060"): rf"there is no such file or folder; did you mean {CKPT[:-6]}\d",
     "first": r"there is no such file or folder; did you mean runs/first\?$",
-    "nothing/like/it": r"there is no such file or folder; give a run folder, a checkpoint file, or",
+    "nothing/like/it": r"there is no such file or folder; give a run folder, a checkpoint file",
     "runs": r"holds neither a run nor published weights; give a run folder",
     "runs/first/checkpoints": r"holds neither .*; did you mean runs/first, or one of its files\?$",
     "runs/first/checkpoints/manifest.json": r"is no checkpoint by itself; give its folder$",

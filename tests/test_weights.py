@@ -366,11 +366,6 @@ def test_a_folder_without_weights_or_config_says_what_is_missing(folder):
     refused(folder, r"config\.json: cannot be read \(No such file or directory\)")
 
 
-def test_without_safetensors_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    refused(folder, r"safetensors, which reads it, is not installed; .*'gpt2lab\[hf\]'")
-
-
 def test_reading_a_config_needs_no_torch(folder):
     code = (
         "import sys; from gpt2lab.weights import read_config, find_weights\n"

@@ -7,11 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gpt2lab.weights.hub import fetch as fetch
+    from gpt2lab.weights.hub import hub_name as hub_name
+    from gpt2lab.weights.hub import pretrained_folder as pretrained_folder
     from gpt2lab.weights.layout import find_weights as find_weights
     from gpt2lab.weights.layout import read_config as read_config
     from gpt2lab.weights.pretrained import read_pretrained as read_pretrained
 
-_HOME = {"find_weights": "layout", "read_config": "layout", "read_pretrained": "pretrained"}
+_HOME = {
+    "fetch": "hub",
+    "find_weights": "layout",
+    "hub_name": "hub",
+    "pretrained_folder": "hub",
+    "read_config": "layout",
+    "read_pretrained": "pretrained",
+}
 __all__ = list(_HOME)
 
 

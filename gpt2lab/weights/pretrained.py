@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from gpt2lab.errors import CheckpointError
@@ -153,15 +154,8 @@ def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a file, which stay there until they are used.
 
     Raises:
-        CheckpointError: if the file is damaged, or the package that reads it is missing.
+        CheckpointError: if the file is damaged.
     """
-    try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path}: the package safetensors, which reads it, is not installed; "
-            "run pip install 'gpt2lab[hf]'"
-        ) from error
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

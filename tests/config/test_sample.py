@@ -206,7 +206,7 @@ def test_all_problems_come_at_once():
 
 def test_a_checkpoint_must_be_named():
     (line,) = problems()
-    assert line.startswith("checkpoint: is null; give a run folder, a checkpoint file, or a ")
+    assert line.startswith("checkpoint: is null; give a run folder, a checkpoint file, a folder ")
 
 
 def test_train_knows_nothing_of_sampling():

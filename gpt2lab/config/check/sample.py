@@ -11,7 +11,7 @@ def checkpoint_problems(checkpoint: str | None) -> Iterator[str]:
     if not checkpoint:
         yield (
             f"checkpoint: is {'null' if checkpoint is None else 'empty'}; give a run folder, "
-            "a checkpoint file, or a folder in the Hugging Face layout"
+            "a checkpoint file, a folder in the Hugging Face layout, or a hub name"
         )
 
 

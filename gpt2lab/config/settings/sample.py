@@ -44,8 +44,8 @@ class SampleConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     checkpoint: str | None = verbatim()
-    """A run folder (its best checkpoint, else its last), a checkpoint file, or a folder in the
-    Hugging Face layout."""
+    """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
+    Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     prompt: str | None = verbatim()
     """What is continued, as it is typed; null begins with nothing, "null" is the word."""
     prompts: str | None = verbatim()
