@@ -144,16 +144,16 @@ def build_data(settings: TrainConfig) -> StepDataModule:
 
 
 def with_vocabulary(settings: TrainConfig, data: StepDataModule) -> TrainConfig:
-    """The settings with as many token ids as the data's tokenizer has.
+    """The settings with as many token ids as the data's tokenizer has, unless they name more.
 
     Raises:
-        ConfigError: if they name another number.
+        ConfigError: if they name fewer.
     """
     if data.tokenizer is None:
         return settings
     check_vocabulary(data.tokenizer, settings.model.vocab_size)
-    model = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
-    return replace(settings, model=model)
+    vocab_size = settings.model.vocab_size or data.tokenizer.vocab_size
+    return replace(settings, model=replace(settings.model, vocab_size=vocab_size))
 
 
 def choose_precision(settings: TrainConfig) -> Precision:

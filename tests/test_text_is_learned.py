@@ -1,12 +1,16 @@
 """Trainings of a few steps on text and on pairs, in this process."""
 
 import json
+import re
 
 import pytest
 
+from gpt2lab import generate, load
 from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
+from gpt2lab.config import SampleConfig
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.experiment import fit
+from gpt2lab.generation import samples
 from gpt2lab.loggers import read_metrics
 
 SHORT = [
@@ -104,12 +108,27 @@ def test_data_that_is_not_what_it_must_be_is_refused(train, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("size", [10, 32])
-def test_another_vocabulary_is_refused_with_both_numbers(train, tmp_path, size):
-    with pytest.raises(ConfigError, match=rf"model\.vocab_size: is {size}, .* has 20 ids"):
-        train(f"model.vocab_size={size}")
+def test_a_smaller_vocabulary_is_refused_with_both_numbers(train, tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.vocab_size: is 10, .* has 20 ids"):
+        train("model.vocab_size=10")
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "data").exists()
+
+
+def test_a_larger_vocabulary_has_room_for_tokens_of_ones_own(train, tmp_path):
+    # So many that an untrained model's samples hold some: its samples.md, its text, its likeliest.
+    result = train("name=a", "model.vocab_size=4000")
+    content = load_checkpoint(find_checkpoint(result.folder, "last"))
+    assert content["state_dict"]["model.transformer.wte.weight"].shape == (4000, 48)
+    assert re.search(r"<\|\d+\|>", (result.folder / "samples.md").read_text())
+    model = load(result.folder, device="cpu")
+    assert re.search(r"<\|\d+\|>", generate(model, "one", max_new_tokens=9, temperature=1.0))
+    settings = SampleConfig(max_new_tokens=9, logprobs=True)
+    ((sample,),) = samples(model, ["one"], settings)
+    pieces = [piece for likeliest in sample.alternatives for piece, *_ in likeliest]
+    assert any(piece.startswith("<|") for piece in pieces)
+    where = [f"runs_dir={tmp_path / 'runs'}", f"data_dir={tmp_path / 'data'}", "name=a"]
+    assert fit([*where, "resume=last", "max_steps=6"]).summary["steps"] == 6
 
 
 def test_a_resume_takes_settings_of_the_shapes_that_the_run_has(train, tmp_path):

@@ -163,13 +163,15 @@ def test_half_a_character_is_refused_by_its_place(tokenizer, half):
         tokenizer.encode(f"ab{END_OF_TEXT}{chr(half)}", allow_special=True)
 
 
-def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
+def test_a_negative_id_is_refused_and_one_beyond_the_vocabulary_shows_as_its_number(tokenizer):
     last = tokenizer.vocab_size - 1
     assert tokenizer.decode([last]) == END_OF_TEXT
     assert tokenizer.decode(np.array([], dtype=np.uint16)) == ""
-    for wrong in (-1, last + 1):
-        with pytest.raises(DataError, match=rf"^ids: {wrong} is none .*; give 0 to {last}$"):
-            tokenizer.decode([0, wrong])
+    with pytest.raises(DataError, match=rf"^ids: -1 is none .*; give 0 to {last}$"):
+        tokenizer.decode([0, -1, last + 1])
+    zero, beyond = tokenizer.decode([0]), last + 1
+    assert tokenizer.decode([beyond]) == f"<|{beyond}|>"
+    assert tokenizer.decode([0, beyond, 2**40, 0]) == f"{zero}<|{beyond}|><|{2**40}|>{zero}"
 
 
 def test_bytes_that_are_not_utf8_become_replacement_characters():

@@ -381,8 +381,11 @@ def test_a_vocabulary_of_another_language_is_not_taken_for_gpt2s(tmp_path, is_ou
     if not is_ours:
         pieces[1000], pieces[1001] = pieces[1001], pieces[1000]
     path = tmp_path / "vocab.json"
-    assert has_gpt2_vocabulary(tmp_path)
+    assert has_gpt2_vocabulary(tmp_path, 50257)
+    assert not has_gpt2_vocabulary(tmp_path, 50304)  # nothing but the number could say so
     path.write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
-    assert has_gpt2_vocabulary(tmp_path) is is_ours
+    assert has_gpt2_vocabulary(tmp_path, 50257) is is_ours
+    assert has_gpt2_vocabulary(tmp_path, 50304) is is_ours  # padded, or with more tokens
+    assert not has_gpt2_vocabulary(tmp_path, 50256)
     path.write_text("[" * 100_000)
-    assert not has_gpt2_vocabulary(tmp_path)
+    assert not has_gpt2_vocabulary(tmp_path, 50257)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from gpt2lab.errors import DataError
 from gpt2lab.tokenizer.protocol import (
     END_OF_TEXT,
-    checked_ids,
     code_points,
+    decode_known,
     encode_parts,
     fingerprint_of,
 )
@@ -55,7 +55,7 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return "".join(self._strings[checked_ids(ids, self.vocab_size)])
+        return decode_known(ids, self.vocab_size, lambda tokens: "".join(self._strings[tokens]))
 
     def bytes_per_token(self) -> NDArray[np.int64]:
         lengths = [len(character.encode()) for character in self.characters]

@@ -1,7 +1,7 @@
 """What every tokenizer offers, and the checks of text and ids that all share."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -35,8 +35,10 @@ class Tokenizer(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD.
 
+        A model may have more ids than its tokenizer: such a one shows as its number.
+
         Raises:
-            DataError: for an id outside 0..V-1.
+            DataError: for a negative id.
         """
 
     def bytes_per_token(self) -> NDArray[np.int64]:
@@ -76,22 +78,35 @@ def refuse_surrogate(error: UnicodeEncodeError) -> NoReturn:
     ) from error
 
 
-def checked_ids(ids: Iterable[int], vocab_size: int) -> NDArray[np.int64]:
-    """Ids (T,), each in 0..vocab_size-1, or a DataError."""
+def decode_known(
+    ids: Iterable[int], vocab_size: int, decode: Callable[[NDArray[np.int64]], str]
+) -> str:
+    """The text of ids, in which one beyond the tokenizer's shows as its number: `<|50257|>`.
+
+    Args:
+        decode: the text of ids (n,) that are the tokenizer's.
+    Raises:
+        DataError: for a negative one.
+    """
     tokens = np.fromiter(ids, dtype=np.int64)
-    outside = tokens[(tokens < 0) | (tokens >= vocab_size)]
-    if len(outside):
-        raise DataError(f"ids: {outside[0]} is none of the tokenizer's; give 0 to {vocab_size - 1}")
-    return tokens
+    if len(tokens) and tokens.min() < 0:
+        raise DataError(
+            f"ids: {tokens[tokens < 0][0]} is none of the tokenizer's; give 0 to {vocab_size - 1}"
+        )
+    text, start = "", 0
+    for place in np.flatnonzero(tokens >= vocab_size).tolist():
+        text += f"{decode(tokens[start:place])}<|{tokens[place]}|>"
+        start = place + 1
+    return text + decode(tokens[start:])
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int | None) -> None:
     """
     Raises:
-        ConfigError: if a model has another number of ids: fewer cannot stand for the text, and
-            what more would stand for nobody knows.
+        ConfigError: if a model has fewer ids, which cannot stand for the text. It may have more,
+            as room for tokens of one's own.
     """
-    if vocab_size not in (None, tokenizer.vocab_size):
+    if vocab_size is not None and vocab_size < tokenizer.vocab_size:
         raise ConfigError(
             f"model.vocab_size: is {vocab_size}, the data's tokenizer has "
             f"{tokenizer.vocab_size} ids; set it to null"

@@ -74,17 +74,20 @@ def speech_of(folder: Path, vocab_size: int) -> Speech | None:
     """
     if (folder / SPEECH).exists():
         return read_speech(folder / SPEECH, vocab_size)
-    if vocab_size == GPT2_VOCABULARY and has_gpt2_vocabulary(folder):
-        return Speech.of_text(gpt2_tokenizer())
-    return None
+    return Speech.of_text(gpt2_tokenizer()) if has_gpt2_vocabulary(folder, vocab_size) else None
 
 
-def has_gpt2_vocabulary(folder: Path) -> bool:
-    """Whether a folder's vocab.json, if it has one, is GPT-2's: models of other languages may have
-    as many ids."""
+def has_gpt2_vocabulary(folder: Path, vocab_size: int) -> bool:
+    """Whether the first ids of a folder's model are GPT-2's.
+
+    Its vocab.json says so, for models of other languages may have as many ids; without one, their
+    number. There may be more ids, for padding or tokens of one's own.
+    """
     path = folder / "vocab.json"
     if not path.exists():
-        return True
+        return vocab_size == GPT2_VOCABULARY
+    if vocab_size < GPT2_VOCABULARY:
+        return False
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

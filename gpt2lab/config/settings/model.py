@@ -18,7 +18,7 @@ class GPT2Config:
     block_size: int = ranged(1024, ge=1)
     """Longest context in tokens: rows of the position embedding. Sort and pairs set their own."""
     vocab_size: int | None = ranged(50257, ge=2)
-    """Token ids the model knows; null for as many as the data's tokenizer has."""
+    """Token ids the model knows; null for as many as the data's tokenizer has. More are room."""
     dropout: float = ranged(0.1, ge=0, lt=1)
     """Probability of zeroing an activation. Released GPT-2 configs: 0.1; pretraining recipes: 0."""
     bias: bool = True
