@@ -30,8 +30,10 @@ from gpt2lab.data.sort import SortDataModule
 from gpt2lab.data.text import TextDataModule
 from gpt2lab.data.tokens import open_corpus
 from gpt2lab.errors import ConfigError, DataError
+from gpt2lab.init_from import Source, check_shape, source_of, vocabulary_of
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
+from gpt2lab.model import GPT2
 from gpt2lab.precision import chosen_precision
 from gpt2lab.resume import (
     Origin,
@@ -42,8 +44,9 @@ from gpt2lab.resume import (
     resumed_step,
     saved_settings,
 )
-from gpt2lab.tokenizer import check_vocabulary
+from gpt2lab.tokenizer import Tokenizer, check_vocabulary
 from gpt2lab.training import Result, Training
+from gpt2lab.weights.initial import same_rows, take_weights
 
 
 def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None = None) -> Result:
@@ -69,13 +72,14 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
         if settings.resume is not None and run_folder.is_run(folder):
             held.enter_context(lock(folder))  # before anything in it is read
         checkpoint = place(settings, folder)
+        source = None if checkpoint else source_of(settings)
         if not run_folder.is_run(folder):
             held.enter_context(run_folder.made(folder))
         elif checkpoint and settings.resume == "auto" and (key := finished(checkpoint, settings)):
             clean(folder / "checkpoints")
             print(f"{checkpoint}: has reached {key}={getattr(settings, key)}; nothing is left")
             return Result(folder, run_folder.read_json(folder / run_folder.SUMMARY))
-        everything = settings, printable, folder, checkpoint
+        everything = settings, printable, folder, checkpoint, source
         if settings.devices > 1:
             return launch.on_ranks(settings.devices, train, *everything)
         return train(*everything)
@@ -86,12 +90,14 @@ def train(
     printable: dict[str, Any],
     folder: Path,
     checkpoint: Path | None,
+    source: Source | None,
     rank: int = 0,
 ) -> Result:
     """Train in a folder that is locked, in this process: alone, or as one of several ranks.
 
     Args:
         checkpoint: what the run goes on from; None for a fresh start.
+        source: the weights that a fresh start begins with; None for random ones.
     """
     changed = {} if checkpoint is None else changed_settings(checkpoint, settings, printable)
     precision = choose_precision(settings)
@@ -100,11 +106,17 @@ def train(
     data = build_data(settings)
     if checkpoint is not None:
         check_tokenizer(checkpoint, settings, data)
-    settings = with_vocabulary(settings, data)
+    weights = None if source is None else source.read(settings.allow_nonfinite)
+    settings = with_vocabulary(settings, data, weights)
     printable = printable | {"model": plain(settings.model)}
     module = GPT2LightningModule(settings)
+    if weights is not None:
+        rows = same_rows(weights, vocabulary(data), module.model.vocab_size)
+        take_weights(module.model, weights, rows)
+        del weights
     step = 0 if checkpoint is None else resumed_step(checkpoint, module, data)
-    origin = Origin(checkpoint, step, changed)
+    begun_with = source.facts() if source is not None and rank == 0 else None
+    origin = Origin(checkpoint, step, changed, begun_with)
     training = Training(
         settings,
         printable,
@@ -143,17 +155,34 @@ def build_data(settings: TrainConfig) -> StepDataModule:
     return data
 
 
-def with_vocabulary(settings: TrainConfig, data: StepDataModule) -> TrainConfig:
+def with_vocabulary(
+    settings: TrainConfig, data: StepDataModule, weights: GPT2 | None = None
+) -> TrainConfig:
     """The settings with as many token ids as the data's tokenizer has, unless they name more.
 
+    Args:
+        weights: what the model begins with.
     Raises:
-        ConfigError: if they name fewer.
+        ConfigError: if they name fewer, or the weights are of another shape.
+        DataError: if the weights are of another tokenizer.
     """
-    if data.tokenizer is None:
+    if data.tokenizer is not None:
+        check_vocabulary(data.tokenizer, settings.model.vocab_size)
+    if weights is not None:
+        check_shape(settings, weights.config)
+        vocab_size = vocabulary_of(settings, vocabulary(data), weights)
+    elif data.tokenizer is not None:
+        vocab_size = settings.model.vocab_size or data.tokenizer.vocab_size
+    else:
         return settings
-    check_vocabulary(data.tokenizer, settings.model.vocab_size)
-    vocab_size = settings.model.vocab_size or data.tokenizer.vocab_size
     return replace(settings, model=replace(settings.model, vocab_size=vocab_size))
+
+
+def vocabulary(data: StepDataModule) -> Tokenizer:
+    """What the ids of data stand for, where they are what they are too."""
+    tokenizer = data.digits if isinstance(data, SortDataModule) else data.tokenizer
+    assert tokenizer is not None
+    return tokenizer
 
 
 def choose_precision(settings: TrainConfig) -> Precision:

@@ -28,6 +28,8 @@ class Origin:
     step: int = 0
     changed: dict[str, list[Any]] = field(default_factory=dict)
     """Old and new value of each setting that is not what it was in the checkpoint."""
+    weights: dict[str, Any] | None = None
+    """What a fresh start has its weights from, as the receipt says it; None for random ones."""
 
 
 def place(settings: TrainConfig, folder: Path) -> Path | None:
@@ -110,6 +112,12 @@ def changed_settings(
         problems.append(
             f"optim: {new} cannot go on from the state of {old}; "
             "leave optim out, or start a new run"
+        )
+    if settings.init_from != stored.get("init_from"):
+        old, new = shown(stored.get("init_from")), shown(settings.init_from)
+        problems.append(
+            f"init_from: {old} in the checkpoint, {new} now, and a run has begun but once; "
+            "leave it out, or start a new run"
         )
     if problems:
         raise ConfigError(*problems)

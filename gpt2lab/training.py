@@ -119,7 +119,10 @@ class Training:
             "world_size": self.settings.devices,
             **slurm.facts(),
         }
-        facts = {"seed": self.settings.seed, "parameters": self.module.model.num_parameters()}
+        facts: dict[str, Any] = {"seed": self.settings.seed}
+        facts["parameters"] = self.module.model.num_parameters()
+        if self.origin.weights is not None:
+            facts["init_from"] = self.origin.weights
         if self.origin.checkpoint is None:
             return run_folder.receipt(**facts, **now)
         path = self.folder / run_folder.RECEIPT
@@ -148,6 +151,9 @@ class Training:
             show_changes(self.origin.changed)
             for logger in self.trainer.loggers:
                 logger.log_hyperparams(self.printable)
+            if self.origin.weights is not None:
+                facts = ", ".join(f"{name} {what}" for name, what in self.origin.weights.items())
+                log.info("begins with weights: %s", facts)
             log.info("training %s parameters in %s", f"{self.receipt['parameters']:,}", self.folder)
             try:
                 self._fit()

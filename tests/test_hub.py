@@ -152,7 +152,7 @@ def test_without_a_network_one_line_says_what_where_and_what_to_do(hub, tmp_path
     forget_and_cut_off(monkeypatch, tmp_path)
     assert refusal("gpt2").startswith(
         f"gpt2: openai-community/gpt2 is not in the cache {tmp_path / 'cache'}, and cannot be had "
-        f"from {CUT_OFF} ([Errno 111] Connection refused); connect to the network, or"
+        f"from {CUT_OFF} ([Errno 111] Connection refused); check the network, or"
     )
     assert not (tmp_path / "cache").exists()
 

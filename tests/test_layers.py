@@ -60,6 +60,10 @@ def test_loading_stands_on_checkpoints_and_the_model():
     assert of_ours(PACKAGE / "loading.py") <= BELOW | MODEL_WING | {"checkpoint"}
 
 
+def test_what_a_run_begins_with_stands_on_loading():
+    assert of_ours(PACKAGE / "init_from.py") <= BELOW | MODEL_WING | {"checkpoint", "loading"}
+
+
 def test_no_module_hides_a_public_name():
     assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
@@ -74,12 +78,14 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.data.tokens",
         "gpt2lab.errors",
         "gpt2lab.export",
+        "gpt2lab.init_from",
         "gpt2lab.interactive",
         "gpt2lab.loading",
         "gpt2lab.prepare",
         "gpt2lab.sample",
         "gpt2lab.tokenizer",
         "gpt2lab.train",
+        "gpt2lab.weights.hub",
         "gpt2lab.weights.layout",
         "gpt2lab.weights.target",
         "gpt2lab.weights.tokenizer_files",

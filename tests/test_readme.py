@@ -18,8 +18,9 @@ LONG = (
     *("benchmark loop", "benchmark loss", "benchmark prepare", "benchmark generate"),
     *("train model=small data=sort", "train model=nano data=sort", "train model=char data=builtin"),
 )
-# Those that download; `data.path=` takes a copy.
+# Those that download; `data.path=` takes a copy, and a local folder stands for `gpt2`.
 NETWORK = ("shakespeare_char_cpu", "shakespeare_char_muon")
+ON_THE_HUB = re.compile(r"=gpt2( |$)")
 
 
 def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -32,7 +33,11 @@ def run(command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def short(commands: list[str]) -> list[str]:
     return [
-        c for c in commands if not c.startswith(("$", "pip")) and not c.endswith(LONG + NETWORK)
+        c
+        for c in commands
+        if not c.startswith(("$", "pip"))
+        and not c.endswith(LONG + NETWORK)
+        and not ON_THE_HUB.search(c.replace("data.tokenizer=", ""))
     ]
 
 
@@ -73,6 +78,15 @@ def run_code(code: str, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "checkpoint=gpt2" in c])
+def test_what_needs_the_hub_says_so_without_a_network(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    done = run(command, tmp_path)
+    assert done.returncode == 2
+    assert "openai-community/gpt2 is not in the cache" in done.stderr
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ NOT_COMPARED = (
     "runs_dir",
     "data_dir",
     "resume",
+    "init_from",  # judged by itself
+    "init_extend",  # read at the beginning alone
     "allow_nonfinite",
     "debug",
     "profile",

@@ -148,16 +148,20 @@ def settings_from(
     Raises:
         ConfigError: one line for each problem.
     """
-    if saved is None:
-        texts, others = verbatim(COMMAND_LINES[config_name].root, overrides)
+    texts, others = verbatim(COMMAND_LINES[config_name].root, overrides)
+
+    def fresh() -> Composed:
         return from_config(compose(config_name, others, config_dirs, texts), config_name, texts)
-    parsed = parse_overrides(overrides)
+
+    if saved is None:
+        return fresh()
+    parsed = parse_overrides(others)
     place = [o.input_line or "" for o in parsed if o.key_or_group in WHERE]
     if not any(text.startswith("resume=") for text in place):
-        return from_config(compose(config_name, overrides, config_dirs))
+        return fresh()
     where = compose(config_name, place, config_dirs)
     if where.resume is None:
-        return from_config(compose(config_name, overrides, config_dirs))
+        return fresh()
     run = TrainConfig(**{key: where[key] for key in WHERE})
     if found := list(run_problems(run)):
         raise ConfigError(*found)
@@ -165,12 +169,12 @@ def settings_from(
     if stored is None or any(
         o.key_or_group == "experiment" and o.type is not OverrideType.DEL for o in parsed
     ):
-        return from_config(compose(config_name, overrides, config_dirs))
+        return fresh()
     # The experiment found by itself is that of the default model, not of the run.
     others = [o.input_line or "" for o in parsed if o.key_or_group != "experiment"]
     shaped = [*shapes_of(stored), *others]
-    bare = compose(config_name, [*shaped, "~experiment"], config_dirs)
-    return on_top(stored, bare, compose(config_name, shaped, config_dirs), others)
+    bare = compose(config_name, [*shaped, "~experiment"], config_dirs, texts)
+    return on_top(stored, bare, compose(config_name, shaped, config_dirs, texts), others, texts)
 
 
 def shapes_of(stored: dict[str, Any]) -> list[str]:
@@ -209,7 +213,11 @@ def verbatim(root: type, overrides: Sequence[str]) -> tuple[dict[str, str | None
 
 
 def on_top(
-    stored: dict[str, Any], bare: DictConfig, suited: DictConfig, overrides: Sequence[str]
+    stored: dict[str, Any],
+    bare: DictConfig,
+    suited: DictConfig,
+    overrides: Sequence[str],
+    texts: Mapping[str, str | None],
 ) -> Composed:
     """The settings of a checkpoint with overrides on top; `_target_` nodes from conf only.
 
@@ -221,6 +229,7 @@ def on_top(
     Args:
         bare: composed from the overrides without that experiment.
         suited: composed with it.
+        texts: overrides that Hydra has not seen, as in `compose`.
     """
     now, shown, again = resolved(bare), printable(bare), resolved(suited)
     kept = {key: value for key, value in stored.items() if key not in NEVER_FROM_CHECKPOINTS}
@@ -238,6 +247,10 @@ def on_top(
                 if key in mixed[group] and again[group].get(key) == value:
                     mixed[group] |= {key: value}
                     mixed_shown[group] |= {key: value}
+    for result in (mixed, mixed_shown):  # null is for as many ids as there are, which is known now
+        model = result["model"]
+        if model.get("vocab_size") is None:
+            result["model"] = {**model, "vocab_size": (kept.get("model") or {}).get("vocab_size")}
     unknown = [
         f"{key}: is {value} in the checkpoint, which holds no secrets; give {key}=<value> again"
         for key, value in leaves({key: mixed[key] for key in kept if key in mixed})
@@ -245,7 +258,7 @@ def on_top(
     ]
     if unknown:
         raise ConfigError(*unknown)
-    return Composed(parse(mixed), mixed_shown)
+    return Composed(parse({**mixed, **texts}), {**mixed_shown, **texts})
 
 
 def _copy_at(path: list[str], source: dict[str, Any], result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
-from gpt2lab.config.compose import parse_overrides, register_schemas, settings_from
+from gpt2lab.config.compose import compose, from_config, parse_overrides, register_schemas
 from gpt2lab.config.conf_dir import conf_dir
 from gpt2lab.config.redact import is_secret, mask, redacted
 from gpt2lab.config.settings import TrainConfig
@@ -115,7 +115,9 @@ def check(
     found: dict[str, None] = {}
     for combination in islice(product(*choices), CHECKED_JOBS):
         try:
-            before(settings_from(config_name, combination, config_dirs).settings)
+            # as Hydra reads it: commas part the values of a grid, in verbatim settings too
+            cfg = compose(config_name, combination, config_dirs)
+            before(from_config(cfg, config_name).settings)
         except Gpt2labError as error:
             found |= dict.fromkeys(error.problems)
     if found:

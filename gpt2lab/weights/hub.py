@@ -190,7 +190,7 @@ def problem(name: HubName, error: Exception, endpoint: str, cache_dir: str) -> s
     at = f"{repository}@{name.revision}" if name.revision else repository
     return (
         f"{name.given}: {at} is not in the cache {cache_dir}, and cannot be had from "
-        f"{endpoint} ({said(error)}); connect to the network, {or_instead}"
+        f"{endpoint} ({said(error)}); check the network, {or_instead}"
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from gpt2lab.config import MuonConfig, TrainConfig, plain
 from gpt2lab.config.compose import Composed, settings_from
 from gpt2lab.config.conf_dir import conf_dir, groups
+from gpt2lab.config.multirun import check
 from gpt2lab.errors import ConfigError
 
 
@@ -209,3 +210,27 @@ def test_printable_settings_are_plain_and_parse_again():
 
 def test_the_yaml_files_are_found():
     assert (conf_dir() / "train.yaml").is_file()
+
+
+def test_what_a_run_began_with_is_kept_and_taken_as_it_is_typed():
+    saved = settings_from("train", ["init_from=a=b, c", "init_extend=true"]).printable
+    assert saved["init_from"] == "a=b, c"
+    gone_on = resumed(saved, "max_steps=3")
+    assert (gone_on.settings.init_from, gone_on.settings.init_extend) == ("a=b, c", True)
+    assert gone_on.printable["init_from"] == "a=b, c"
+    assert resumed(saved, "init_from=${x}").settings.init_from == "${x}"
+
+
+def test_the_ids_of_a_checkpoint_are_kept_where_nothing_says_how_many():
+    saved = settings_from("train", ["data=text", "data.path=a.txt", "model=nano"]).printable
+    saved["model"]["vocab_size"] = 50300
+    again = resumed(saved, "model=nano", "data=text", "data.path=a.txt")
+    assert again.settings.model.vocab_size == again.printable["model"]["vocab_size"] == 50300
+    assert resumed(saved, "model.vocab_size=60000").settings.model.vocab_size == 60000
+
+
+def test_a_grid_over_weights_is_read_as_hydra_reads_it():
+    seen = []
+    grid = ["init_from=gpt2,owner/name@v1,'a,b'"]
+    check("train", grid, [], lambda settings: seen.append(settings.init_from))
+    assert seen == ["gpt2", "owner/name@v1", "a,b"]

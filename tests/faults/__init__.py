@@ -10,6 +10,7 @@ KINDS = (
     "settings",
     "corpora",
     "checkpoints",
+    "weights",
     "numbers",
     "sampling",
     "folders",

@@ -117,11 +117,13 @@ def run_problems(config: TrainConfig) -> Iterator[str]:
             f"name: {shown!r} cannot be a folder's name; "
             f"use at most {LONGEST_NAME} letters, digits, - _ and ."
         )
-    for key in ("runs_dir", "data_dir", "resume"):
+    for key in ("runs_dir", "data_dir", "resume", "init_from"):
         if getattr(config, key) == "":
             yield f"{key}: is empty; give a value, or leave {key} out"
     if config.resume in ("last", "best", "auto") and config.name is None:
         yield f"resume: {config.resume} needs a run to go on with; add name=<folder in runs_dir>"
+    if config.init_extend and config.init_from is None:
+        yield "init_extend: true adds to the weights of init_from, which is null; leave it out"
 
 
 def is_file_name(name: str) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2lab.config.settings.data import DataConfig, PairsConfig, SortConfig, TextConfig
-from gpt2lab.config.settings.fields import ranged
+from gpt2lab.config.settings.fields import ranged, verbatim
 from gpt2lab.config.settings.machine import Precision
 from gpt2lab.config.settings.model import GPT2Config
 from gpt2lab.config.settings.optim import (
@@ -50,6 +50,10 @@ class TrainConfig:
     """Decides the initial weights, the data order and the dropout."""
     resume: str | None = None
     """last or best (of `name`), auto (last, or a fresh start), or a checkpoint file."""
+    init_from: str | None = verbatim()
+    """Weights to begin with: a run, checkpoint file, Hugging Face folder or hub name; or null."""
+    init_extend: bool = False
+    """Add the positions and token ids that init_from lacks; otherwise they are refused."""
     max_steps: int = ranged(1000, ge=1)
     """Optimizer steps to train."""
     max_minutes: float | None = ranged(None, gt=0)
