@@ -17,7 +17,8 @@ from gpt2lab.config.conf_dir import conf_dir
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.loading import located
 from gpt2lab.tokenizer import Tokenizer
-from gpt2lab.weights import find_weights, hub_name, read_config
+from gpt2lab.weights import fetch_config, find_weights, hub_name, read_config
+from gpt2lab.weights.hub import HubName
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -40,8 +41,7 @@ class Source:
         where = str(self.path.absolute())
         if self.path.is_file():
             return {"name": self.name, "file": where, "sha256": sha256(self.path)}
-        name = None if Path(self.name).expanduser().exists() else hub_name(self.name)
-        if name is not None:
+        if (name := on_the_hub(self.name)) is not None:
             return {"name": self.name, "repository": name.repository, "commit": self.path.name}
         sums = {file.name: sha256(file) for file in find_weights(self.path)}
         return {"name": self.name, "folder": where, "sha256": sums}
@@ -67,10 +67,18 @@ def source_of(settings: TrainConfig) -> Source | None:
     """
     if settings.init_from is None:
         return None
+    if (name := on_the_hub(settings.init_from)) is not None:
+        check_shape(settings, read_config(fetch_config(name)))  # before gigabytes are fetched
     source = Source(settings.init_from, located(Path(settings.init_from).expanduser()))
     if source.path.is_dir():
         check_shape(settings, read_config(source.path))
     return source
+
+
+def on_the_hub(init_from: str) -> HubName | None:
+    """The name that this is, unless it is a path that is there."""
+    name = hub_name(init_from)
+    return None if name is None or Path(init_from).exists() else name
 
 
 def check_shape(settings: TrainConfig, theirs: GPT2Config) -> None:

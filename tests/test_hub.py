@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ import gpt2lab.weights.hub as hub_module
 from gpt2lab import GPT2
 from gpt2lab.errors import CheckpointError
 from gpt2lab.loading import load, located
-from gpt2lab.weights.hub import HubName, fetch, hub_name
+from gpt2lab.weights.hub import HubName, fetch, fetch_config, hub_name
 from tests.hub import COMMIT, serving
 
 TINY = {"n_layer": 1, "n_head": 1, "n_embd": 4, "n_positions": 4, "eos_token_id": None}
@@ -83,7 +84,8 @@ def test_a_name_stands_for_a_repository_and_a_revision(given, meant):
 @pytest.mark.parametrize(
     "given",
     ["gpt3", "a/b/c", "./a/b", "/a/b", "../b", "~/a", "a/", "/", "", "runs/typo", "a b/c", "a/b\n",
-     "gpt2lab/model", "x/step-000005.ckpt", "x/model.safetensors"],
+     "gpt2lab/model", "x/step-000005.ckpt", "x/model.safetensors", "a\0/b",
+     "a/" + "b" * 300, "gpt2@" + "b" * 300],
 )  # fmt: skip
 def test_a_path_is_no_name(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -188,17 +190,27 @@ def test_a_full_disk_is_told_with_its_path(hub, tmp_path, monkeypatch, number):
     assert refusal("gpt2").startswith(f"{tmp_path / 'cache'}: {what}; make room")
 
 
-def test_a_model_that_is_no_gpt2_is_refused_before_torch(hub, tmp_path):
+def test_of_what_is_no_gpt2_no_weights_are_fetched(hub, tmp_path):
     folder = hub.models["someone/llama"] = tmp_path / "llama"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (folder / "model.safetensors").write_bytes(bytes(100))
     with pytest.raises(CheckpointError, match=r"config\.json: model_type is 'llama'"):
         located("someone/llama")
-    (folder / "config.json").unlink()
-    (folder / "README.md").write_text("Empty.")
-    hub.models["someone/empty"] = folder
-    with pytest.raises(CheckpointError, match="holds neither a run nor published weights"):
-        located("someone/empty")
+    assert hub.fetched == ["config.json"]
+
+
+def test_a_model_without_weights_says_which_are_missing(hub, written, tmp_path, monkeypatch):
+    folder = hub.models["someone/empty"] = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "config.json").symlink_to(written / "config.json")
+    wanted = "someone/empty has neither model.safetensors nor pytorch_model.bin, or "
+    assert wanted in refusal("someone/empty")
+    # so it is where another program has fetched a part, of which it keeps no list
+    fetch_config(hub_name("gpt2"))
+    shutil.rmtree(tmp_path / "cache" / "models--openai-community--gpt2" / "trees")
+    forget_and_cut_off(monkeypatch, tmp_path)
+    assert "or give a local folder" in refusal("gpt2")
 
 
 def test_a_path_that_is_there_comes_first(hub, written, tmp_path):
@@ -210,8 +222,8 @@ def test_a_path_that_is_there_comes_first(hub, written, tmp_path):
 
 def test_a_typo_in_a_path_does_not_reach_the_hub(hub, tmp_path):
     (tmp_path / "here" / "own").mkdir()
-    for path in ("runs/typo", "own/typo", "x/step-000005.ckpt", "a/b/c"):
-        with pytest.raises(CheckpointError, match="there is no such file or folder"):
+    for path in ("runs/typo", "own/typo", "x/step-000005.ckpt", "a/b/c", "a/" + "b" * 300):
+        with pytest.raises(CheckpointError, match=r"there is no such file or|name too long"):
             located(path)
         with pytest.raises(CheckpointError, match="neither a folder nor a name on the hub"):
             GPT2.from_pretrained(path)

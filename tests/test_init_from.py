@@ -339,6 +339,10 @@ def test_a_name_on_the_hub_stands_in_the_receipt_with_its_commit(
             "repository": "someone/model",
             "commit": COMMIT,
         }
+        hub.fetched.clear()
+        hub.models["someone/other"] = published
+        refused(ConfigError, "n_layer: is 3", train, "init_from=someone/other", "model.n_layer=3")
+        assert hub.fetched == ["config.json"]
         refused(CheckpointError, "has no revision 'v2'", train, "init_from=someone/model@v2")
     hub_module._fetched.cache_clear()
     monkeypatch.setattr(hub_module, "places", lambda: ("http://127.0.0.1:9", "cache"))

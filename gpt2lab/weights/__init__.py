@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpt2lab.weights.hub import fetch as fetch
+    from gpt2lab.weights.hub import fetch_config as fetch_config
     from gpt2lab.weights.hub import hub_name as hub_name
     from gpt2lab.weights.hub import pretrained_folder as pretrained_folder
     from gpt2lab.weights.layout import find_weights as find_weights
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "fetch": "hub",
+    "fetch_config": "hub",
     "find_weights": "layout",
     "hub_name": "hub",
     "pretrained_folder": "hub",

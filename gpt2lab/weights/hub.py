@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import re
 import sys
 import warnings
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.layout import CONFIG, INDEX, OLD_WEIGHTS, WEIGHTS
+from gpt2lab.weights.layout import CONFIG, INDEX, OLD_WEIGHTS, WEIGHTS, read_config
 
 KNOWN = {
     "gpt2": "openai-community/gpt2",
@@ -23,13 +24,13 @@ KNOWN = {
 }
 """Short names, as the hub itself knew them before its models had owners."""
 
-TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
-WANTED = (CONFIG, WEIGHTS, "model-*.safetensors", INDEX, *TOKENIZER)
-"""The files that are fetched; the old weights only where there are no others."""
+DESCRIBING = (CONFIG, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+SAFETENSORS = (WEIGHTS, "model-*.safetensors", INDEX)
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 OURS = "runs"
 """What stands before the name of a run, and is nobody's on the hub."""
+LONGEST = 200
 FILES = (".ckpt", ".safetensors", ".bin", ".json")
 
 INSTEAD = f"a local folder with {CONFIG} and {WEIGHTS}"
@@ -53,7 +54,7 @@ def hub_name(given: str, revision: str | None = None) -> HubName | None:
     """
     name, _, at_its_end = given.partition("@")
     repository = KNOWN.get(name, name)
-    if not NAME.fullmatch(repository) or name.endswith(FILES):
+    if not NAME.fullmatch(repository) or name.endswith(FILES) or len(given) > LONGEST:
         return None
     owner = Path(repository).parent
     if name not in KNOWN and (str(owner) == OURS or owner.exists()):
@@ -70,7 +71,7 @@ def pretrained_folder(name_or_folder: str | Path, revision: str | None = None) -
         CheckpointError: if there is none, or it cannot be fetched.
     """
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # noqa: PTH112  # False too for what no path can be
         if revision is not None:
             raise CheckpointError(
                 f"{folder}: is a local folder, which has no revision {revision!r}; leave it out"
@@ -88,16 +89,28 @@ def pretrained_folder(name_or_folder: str | Path, revision: str | None = None) -
 def fetch(name: HubName) -> Path:
     """The folder of a model's files in the hub's cache, named for the commit; fetched if need be.
 
-    The hub is asked once a process. What the cache has needs no network.
+    The hub is asked once a process. What the cache has needs no network. Weights are fetched only
+    of what is a GPT-2, and the old ones only where there are no others.
 
     Raises:
         CheckpointError: if it cannot be fetched: what was wanted, and where it was looked for.
     """
-    folder = _fetched(name, *places(), WANTED)
-    if not any(folder.glob("*.safetensors")):
-        same = name._replace(revision=folder.name)  # whatever commit has come meanwhile
-        _fetched(same, *places(), (OLD_WEIGHTS,))
-    return folder
+    folder = fetch_config(name)
+    read_config(folder)
+    same = name._replace(revision=folder.name)  # whatever commit has come meanwhile
+    for wanted in (SAFETENSORS, (OLD_WEIGHTS,)):
+        _fetched(same, *places(), wanted)
+        if any(folder.glob("*.safetensors")) or (folder / OLD_WEIGHTS).is_file():
+            return folder
+    raise CheckpointError(
+        f"{name.given}: {name.repository} has neither {WEIGHTS} nor {OLD_WEIGHTS}, or {folder} "
+        f"does not; check the network, or give {INSTEAD}"
+    )
+
+
+def fetch_config(name: HubName) -> Path:
+    """The same folder with all but the weights, by which can be judged whether they are wanted."""
+    return _fetched(name, *places(), DESCRIBING)
 
 
 def places() -> tuple[str, str]:
@@ -138,13 +151,13 @@ def _fetched(name: HubName, endpoint: str, cache_dir: str, wanted: tuple[str, ..
 
 def is_final(error: Exception) -> bool:
     """Whether the hub has given its answer, or this machine cannot take it."""
-    from huggingface_hub.errors import (
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    answers = (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError)
+    answers = (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
+    )
     return isinstance(error, answers) or lacks_room(error)
 
 
@@ -155,31 +168,26 @@ def lacks_room(error: Exception) -> bool:
 
 def problem(name: HubName, error: Exception, endpoint: str, cache_dir: str) -> str:
     """What went wrong, where, and what to do."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     repository = name.repository
     or_instead = f"or give {INSTEAD}"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return (
             f"{name.given}: {repository} is given only to those who have accepted its terms; "
             f"see {endpoint}/{repository} and run hf auth login, {or_instead}"
         )
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return (
             f"{name.given}: {endpoint} shows no model {repository}; check the name, run "
             f"hf auth login for one that is private, {or_instead}"
         )
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return (
             f"{name.given}: {repository} has no revision {name.revision!r}; "
             f"see {endpoint}/{repository}, {or_instead}"
         )
-    if isinstance(error, HFValidationError):
+    if isinstance(error, errors.HFValidationError):
         return f"{name.given}: is no name of a model ({said(error)}); check it, {or_instead}"
     if lacks_room(error):
         assert isinstance(error, OSError)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,7 +174,9 @@ def read_old(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         # torch's format of before 2020 is no zip, and cannot be mapped
         mapped = zipfile.is_zipfile(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():  # torch's, of a pickle that is not its own
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         tensors = {str(name): tensor for name, tensor in content.items()}
     except Exception as error:
         # torch raises half a dozen types for foreign files, and its advice is to load them anyway

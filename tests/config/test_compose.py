@@ -215,7 +215,7 @@ def test_the_yaml_files_are_found():
 def test_what_a_run_began_with_is_kept_and_taken_as_it_is_typed():
     saved = settings_from("train", ["init_from=a=b, c", "init_extend=true"]).printable
     assert saved["init_from"] == "a=b, c"
-    gone_on = resumed(saved, "max_steps=3")
+    gone_on = resumed(saved, "max_steps=300")
     assert (gone_on.settings.init_from, gone_on.settings.init_extend) == ("a=b, c", True)
     assert gone_on.printable["init_from"] == "a=b, c"
     assert resumed(saved, "init_from=${x}").settings.init_from == "${x}"

@@ -43,7 +43,7 @@ def refuses(lab: Lab, weights: Path, *words: str) -> None:
     nothing_written(cwd)
 
 
-@row("weights of init_from missing, cut, zeros, garbage, of another size, NaN")
+@row("init_from missing, cut, zeros, garbage, of another size, NaN")
 def of_another_make(lab: Lab) -> None:
     """A folder of published weights, and a run."""
     whole, run = (
@@ -99,7 +99,7 @@ def of_another_make(lab: Lab) -> None:
         assert done.code == 0, done.err
 
 
-@row("a pickle that runs code as init_from")
+@row("init_from a pickle that runs code")
 def dangerous(lab: Lab) -> None:
     """Refused; what it would have done has not happened."""
     whole = published(lab.fresh() / "whole")
