@@ -31,7 +31,9 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 OURS = "runs"
 """What stands before the name of a run, and is nobody's on the hub."""
 LONGEST = 200
+"""Characters of a name; what is longer is a path gone wrong."""
 FILES = (".ckpt", ".safetensors", ".bin", ".json")
+"""What files of weights end with, and no name does."""
 
 INSTEAD = f"a local folder with {CONFIG} and {WEIGHTS}"
 
