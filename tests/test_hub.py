@@ -142,6 +142,20 @@ def test_what_the_cache_has_needs_no_network(hub, tmp_path, monkeypatch, name):
     assert not hub.asked
 
 
+def test_what_the_cache_has_is_taken_where_a_proxy_answers_with_an_error(hub, monkeypatch):
+    folder, whole = fetch(hub_name("gpt2")), huggingface_hub.snapshot_download
+    hub_module._fetched.cache_clear()
+
+    def without_network(*args, local_files_only, **more):
+        if not local_files_only:
+            raise RuntimeError("407 Proxy Authentication Required")
+        return whole(*args, local_files_only=True, **more)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", without_network)
+    assert fetch(hub_name("gpt2")) == folder
+    assert "(407 Proxy Authentication Required)" in refusal("someone/model")
+
+
 def refusal(name):
     with pytest.raises(CheckpointError) as caught:
         fetch(hub_name(name))
