@@ -30,8 +30,9 @@ from gpt2lab.generation import Speech, generate
 from gpt2lab.model import GPT2
 from gpt2lab.tokenizer import CharTokenizer, DigitTokenizer, gpt2_tokenizer
 from gpt2lab.weights import find_weights, graph, read_pretrained, stored
+from gpt2lab.weights.layout import SPEECH
 from gpt2lab.weights.reread import compare_ours
-from gpt2lab.weights.spoken import SPEECH, plain_speech, read_speech
+from gpt2lab.weights.spoken import plain_speech, read_speech
 from gpt2lab.weights.stored import configuration, in_parts, shapes_of, write_model
 from gpt2lab.weights.target import FILES
 from gpt2lab.weights.tensors import without_weights

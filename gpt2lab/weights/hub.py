@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.layout import CONFIG, INDEX, OLD_WEIGHTS, WEIGHTS, read_config
+from gpt2lab.weights.layout import CONFIG, INDEX, OLD_WEIGHTS, SPEECH, WEIGHTS, read_config
 
 KNOWN = {
     "gpt2": "openai-community/gpt2",
@@ -24,7 +24,8 @@ KNOWN = {
 }
 """Short names, as the hub itself knew them before its models had owners."""
 
-DESCRIBING = (CONFIG, "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+TOKENIZER = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+DESCRIBING = (CONFIG, SPEECH, *TOKENIZER)
 SAFETENSORS = (WEIGHTS, "model-*.safetensors", INDEX)
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -14,6 +14,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the file of each tensor, where there are several."""
 OLD_WEIGHTS = "pytorch_model.bin"
+SPEECH = "gpt2lab.json"
+"""Of our exports: how the model is spoken to, for which the layout has no words."""
 
 ANOTHER = "take a GPT-2 of another folder"
 

@@ -16,8 +16,8 @@ from gpt2lab.generation.speech import Speech
 from gpt2lab.model import GPT2, stored_rows
 from gpt2lab.tokenizer import gpt2_tokenizer
 from gpt2lab.tokenizer.gpt2 import gpt2_pieces
-from gpt2lab.weights.layout import ANOTHER, CONFIG, find_weights, read_config
-from gpt2lab.weights.spoken import SPEECH, read_speech
+from gpt2lab.weights.layout import ANOTHER, CONFIG, SPEECH, find_weights, read_config
+from gpt2lab.weights.spoken import read_speech
 from gpt2lab.weights.tensors import (
     FLOATS,
     check_finite,

@@ -9,7 +9,6 @@ from gpt2lab.generation.speech import Speech
 from gpt2lab.tokenizer import from_plain
 from gpt2lab.weights.layout import read_json
 
-SPEECH = "gpt2lab.json"
 OTHERS = [field.name for field in fields(Speech) if field.name != "tokenizer"]
 IDS = ("start", "empty")
 LENGTHS = ("question_tokens", "answer_tokens")

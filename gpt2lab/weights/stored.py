@@ -16,9 +16,9 @@ from gpt2lab.config import StoredPrecision
 from gpt2lab.durable import write_json
 from gpt2lab.errors import ConfigError
 from gpt2lab.model import GPT2, INIT_STD, LAYER_NORM_EPS
-from gpt2lab.weights.layout import CONFIG, INDEX, WEIGHTS
+from gpt2lab.weights.layout import CONFIG, INDEX, SPEECH, WEIGHTS
 from gpt2lab.weights.pretrained import theirs
-from gpt2lab.weights.spoken import SPEECH, plain_speech
+from gpt2lab.weights.spoken import plain_speech
 from gpt2lab.weights.tensors import Shape, without_weights
 
 GENERATION = "generation_config.json"
