@@ -5,6 +5,7 @@ without an end token; an answer is stripped of padding, of special tokens, and o
 wished.
 """
 
+import codecs
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +82,11 @@ class Speech:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, without the special ones."""
+        return self.decode_bytes(token_ids).decode(errors="replace")
+
+    def decode_bytes(self, token_ids: Sequence[int]) -> bytes:
         end = self.tokenizer.end_of_text
-        return self.tokenizer.decode(i for i in token_ids if i != end)
+        return self.tokenizer.decode_bytes(i for i in token_ids if i != end)
 
 
 def _beginning(tokenizer: Tokenizer) -> int:
@@ -124,12 +128,8 @@ def pack(rows: Sequence[Sequence[int]], length: int | None = None) -> dict[str, 
     }
 
 
-LONGEST_CHARACTER = 4
-"""Bytes of UTF-8, and so tokens, that a character may take."""
-
-
 class Pieces:
-    """Text of ids as they come, in pieces of whole characters.
+    """Text of ids as they come, in pieces of whole characters; together, the text of all.
 
     Args:
         given: ids before them, whose text is there already.
@@ -137,30 +137,17 @@ class Pieces:
 
     def __init__(self, speech: Speech, given: Sequence[int]) -> None:
         self.speech = speech
-        # The tokens of the last piece: what joins two pieces may depend on both.
-        self.behind = list(given[-1:])
-        self.pending: list[int] = []
+        self.last = list(given[-1:])
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token_id: int) -> str:
         """The text that is whole with this token; empty where it ends within a character."""
-        self.pending.append(token_id)
-        text = self._text()
-        if not text.endswith("\ufffd"):
-            self.behind, self.pending = self.pending, []
-            return text
-        if len(self.pending) < LONGEST_CHARACTER:
-            return ""
-        # Its first token belongs to no character; those behind it may still begin one.
-        rest = self.pending[1:]
-        self.pending = self.pending[:1]
-        text = self._text()
-        self.behind, self.pending = [], rest
-        return text
+        before = self.speech.decode_bytes(self.last)
+        # What joins two tokens, such as the space between digits, depends on both.
+        both = self.speech.decode_bytes([*self.last, token_id])
+        self.last = [token_id]
+        return self.decoder.decode(both[len(before) :])
 
     def rest(self) -> str:
         """What is left at the end, whole or not."""
-        return self._text() if self.pending else ""
-
-    def _text(self) -> str:
-        before = self.speech.decode(self.behind)
-        return self.speech.decode([*self.behind, *self.pending])[len(before) :]
+        return self.decoder.decode(b"", final=True)

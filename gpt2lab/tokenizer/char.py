@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from gpt2lab.errors import DataError
 from gpt2lab.tokenizer.protocol import (
     END_OF_TEXT,
+    bytes_of,
     code_points,
-    decode_known,
     encode_parts,
     fingerprint_of,
 )
@@ -55,7 +55,11 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        return decode_known(ids, self.vocab_size, lambda tokens: "".join(self._strings[tokens]))
+        return self.decode_bytes(ids).decode()
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        strings = self._strings
+        return bytes_of(ids, self.vocab_size, lambda tokens: "".join(strings[tokens]).encode())
 
     def bytes_per_token(self) -> NDArray[np.int64]:
         lengths = [len(character.encode()) for character in self.characters]

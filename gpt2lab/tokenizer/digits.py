@@ -54,6 +54,9 @@ class DigitTokenizer:
             )
         return " ".join(map(str, numbers))
 
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        return self.decode(ids).encode()
+
     def bytes_per_token(self) -> NDArray[np.int64]:
         """Of the digits alone: the spaces between them are nobody's."""
         return np.array([len(word) for word in self._ids], dtype=np.int64)

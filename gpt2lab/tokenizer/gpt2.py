@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from gpt2lab.errors import DataError
 from gpt2lab.tokenizer.protocol import (
     END_OF_TEXT,
+    bytes_of,
     code_points,
-    decode_known,
     encode_parts,
     fingerprint_of,
     refuse_surrogate,
@@ -137,8 +137,11 @@ class GPT2Tokenizer:
             return np.concatenate([encode(part, disallowed_special=()) for part in parts])
 
     def decode(self, ids: Iterable[int]) -> str:
-        decode = self._encoding.decode
-        return decode_known(ids, self.vocab_size, lambda tokens: decode(tokens.tolist()))
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        decode = self._encoding.decode_bytes
+        return bytes_of(ids, self.vocab_size, lambda tokens: decode(tokens.tolist()))
 
     def bytes_per_token(self) -> NDArray[np.int64]:
         return np.array(self._lengths, dtype=np.int64)

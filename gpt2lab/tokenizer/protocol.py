@@ -41,6 +41,9 @@ class Tokenizer(Protocol):
             DataError: for a negative id.
         """
 
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The same before it is read as UTF-8: a token may end within a character."""
+
     def bytes_per_token(self) -> NDArray[np.int64]:
         """UTF-8 bytes that each id stands for, (V,); 0 for the end of text."""
 
@@ -78,13 +81,13 @@ def refuse_surrogate(error: UnicodeEncodeError) -> NoReturn:
     ) from error
 
 
-def decode_known(
-    ids: Iterable[int], vocab_size: int, decode: Callable[[NDArray[np.int64]], str]
-) -> str:
+def bytes_of(
+    ids: Iterable[int], vocab_size: int, decode: Callable[[NDArray[np.int64]], bytes]
+) -> bytes:
     """The text of ids, in which one beyond the tokenizer's shows as its number: `<|50257|>`.
 
     Args:
-        decode: the text of ids (n,) that are the tokenizer's.
+        decode: the bytes of ids (n,) that are the tokenizer's.
     Raises:
         DataError: for a negative one.
     """
@@ -93,9 +96,9 @@ def decode_known(
         raise DataError(
             f"ids: {tokens[tokens < 0][0]} is none of the tokenizer's; give 0 to {vocab_size - 1}"
         )
-    text, start = "", 0
+    text, start = b"", 0
     for place in np.flatnonzero(tokens >= vocab_size).tolist():
-        text += f"{decode(tokens[start:place])}<|{tokens[place]}|>"
+        text += decode(tokens[start:place]) + f"<|{tokens[place]}|>".encode()
         start = place + 1
     return text + decode(tokens[start:])
 
