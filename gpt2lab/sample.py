@@ -13,7 +13,7 @@ from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import one_line
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.prompts import read_prompts
-from gpt2lab.terminal import is_terminal, take_any_text, write
+from gpt2lab.terminal import is_terminal, take_any_text, tell, write
 
 if TYPE_CHECKING:
     from gpt2lab.generation.text import Sample
@@ -69,11 +69,6 @@ def loaded(settings: SampleConfig, rows: int) -> "GPT2":
         allow_nonfinite=settings.allow_nonfinite,
         rows=rows,
     )
-
-
-def tell(message: Warning | str, *_: Any) -> None:
-    """A warning as one line, without the place in the code that it comes from."""
-    print(f"warning: {one_line(str(message))}", file=sys.stderr, flush=True)
 
 
 def streams(settings: SampleConfig, prompts: list[str]) -> bool:

@@ -6,7 +6,7 @@ A new one is a file in `settings` and one in `check`, conf/<name>.yaml, which be
 
 from dataclasses import dataclass, replace
 
-from gpt2lab.config.settings import SampleConfig, TrainConfig
+from gpt2lab.config.settings import EvaluateConfig, SampleConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ COMMAND_LINES = {
         is_grid=True,
     ),
     "sample": CommandLine(SampleConfig, ("sampling",), quoted='prompt="a b"'),
+    "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
 }
 # It is told what train would be told.
 COMMAND_LINES["prepare"] = replace(COMMAND_LINES["train"], is_grid=False)

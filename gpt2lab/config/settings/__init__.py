@@ -15,6 +15,10 @@ from gpt2lab.config.settings.data import (
     TextSource,
     Vocabulary,
 )
+from gpt2lab.config.settings.evaluate import (
+    EvaluateConfig,
+    Task,
+)
 from gpt2lab.config.settings.fields import (
     Range,
     ranged,
@@ -55,6 +59,7 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "Device",
+    "EvaluateConfig",
     "GPT2Config",
     "MuonConfig",
     "OptimConfig",
@@ -67,6 +72,7 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "SortConfig",
+    "Task",
     "TextConfig",
     "TextErrors",
     "TextSource",
