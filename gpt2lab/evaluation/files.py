@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from gpt2lab.errors import DataError
 
 COMPRESSED = (".gz", ".zst")
+BOM = b"\xef\xbb\xbf"
 
 
 class Text(NamedTuple):
@@ -103,7 +104,10 @@ def rows_of(path: Path) -> Iterator[Row]:
         DataError: naming the line that is none.
     """
     offset = 0
-    for number, line in enumerate(content_of(path).split(b"\n"), 1):
+    content = content_of(path)
+    if content.startswith(BOM):
+        content, offset = content.removeprefix(BOM), len(BOM)
+    for number, line in enumerate(content.split(b"\n"), 1):
         place = f"{path}:{number}"
         text = decoded(line, place, offset)
         offset += len(line) + 1

@@ -18,9 +18,11 @@ from gpt2lab.loss import score_targets
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
 
-READ_AGAIN = 0.02
-"""Share of a batch's tokens that may be read once a continuation, so that contexts of unequal
-length can be in one batch: behind the end of the shortest."""
+WASTE = 0.04
+"""Share of a batch that may be padding, or context that is read once a continuation because
+another item's is shorter. The smaller batches that this makes cost less than more of it would."""
+WASTE_BEHIND = 0.08
+"""The same of what is read behind contexts, which is a part of the whole."""
 
 
 def score(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> list[list[Scores]]:
@@ -36,32 +38,59 @@ def plan(items: Sequence[Item], batch_tokens: int) -> list[list[int]]:
 
     A pure function of the items. One longer than batch_tokens is a batch by itself.
     """
-
-    def is_shared(i: int) -> bool:
-        return len(items[i].continuations) > 1
-
-    def length(i: int) -> int:
-        return len(items[i].context) if is_shared(i) else items[i].cost()
-
-    batches: list[list[int]] = []
-    for i in sorted(range(len(items)), key=lambda i: (is_shared(i), -length(i), i)):
-        batch = batches[-1] if batches else []
-        if (
-            batch
-            and is_shared(batch[0]) == is_shared(i)
-            and length(batch[0]) * (len(batch) + 1) <= batch_tokens
-            and not (is_shared(i) and _reads_much_again([items[j] for j in (*batch, i)]))
-        ):
-            batch.append(i)
-        else:
-            batches.append([i])
-    return batches
+    rows = [i for i, item in enumerate(items) if len(item.continuations) == 1]
+    shared = [i for i, item in enumerate(items) if len(item.continuations) > 1]
+    return [*_plan_rows(items, rows, batch_tokens), *_plan_shared(items, shared, batch_tokens)]
 
 
-def _reads_much_again(items: Sequence[Item]) -> bool:
-    shortest = min(len(item.context) for item in items)
-    again = sum((len(item.context) - shortest) * len(item.continuations) for item in items)
-    return again > READ_AGAIN * sum(item.cost() for item in items)
+def _plan_rows(items: Sequence[Item], numbers: list[int], most: int) -> Iterator[list[int]]:
+    numbers = sorted(numbers, key=lambda i: (-items[i].cost(), i))
+    return _together(numbers, [items[i].cost() for i in numbers], 0, most, WASTE)
+
+
+def _plan_shared(items: Sequence[Item], numbers: list[int], most: int) -> Iterator[list[int]]:
+    """By the length of contexts: what one has beyond the shortest is read with each continuation,
+    instead of once."""
+    batch: list[int] = []
+    wasted = useful = rows = 0
+    for i in sorted(numbers, key=lambda i: (-len(items[i].context), i)):
+        item = items[i]
+        if batch:
+            first, last = items[batch[0]], items[batch[-1]]
+            wasted += (len(last.context) - len(item.context)) * (rows - len(batch))
+            padded_tokens = len(first.context) * (len(batch) + 1)
+            if padded_tokens > most or wasted > WASTE * (useful + item.cost()):
+                yield batch
+                batch, wasted, useful, rows = [], 0, 0, 0
+        batch.append(i)
+        useful += item.cost()
+        rows += len(item.continuations)
+    if batch:
+        yield batch
+
+
+def _together(
+    numbers: Sequence[int], lengths: Sequence[int], before: int, most: int, waste: float
+) -> Iterator[list[int]]:
+    """Rows, longest first, in batches that have little padding.
+
+    Args:
+        lengths: of the rows, in tokens that are read.
+        before: tokens before each row, in a cache; they count towards `most`.
+    """
+    batch: list[int] = []
+    longest = useful = 0
+    for number, length in zip(numbers, lengths, strict=True):
+        padded_tokens = longest * (len(batch) + 1)
+        is_full = padded_tokens + before * (len(batch) + 1) > most
+        if batch and (is_full or padded_tokens > (1 + waste) * (useful + length)):
+            yield batch
+            batch, useful = [], 0
+        longest = longest if batch else length
+        batch.append(number)
+        useful += length
+    if batch:
+        yield batch
 
 
 @torch.inference_mode()
@@ -105,7 +134,9 @@ def _score_shared(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> li
     tails = [np.concatenate([items[b].context[P:], ids]) for b, ids in rows]
     starts = [len(items[b].context) - P for b, _ in rows]
     found: dict[int, Scores] = {}
-    for numbers in _rows_together(tails, P, batch_tokens):
+    order = sorted(range(len(tails)), key=lambda r: (-len(tails[r]), r))
+    lengths_read = [len(tails[r]) - 1 for r in order]
+    for numbers in _together(order, lengths_read, P, batch_tokens, WASTE_BEHIND):
         of_items = torch.tensor([rows[r][0] for r in numbers], device=model.device)
         inputs = padded([tails[r][:-1] for r in numbers], 0).to(model.device)  # (R, T)
         targets = padded([_hidden(tails[r], starts[r]) for r in numbers], IGNORE)  # (R, T + 1)
@@ -120,15 +151,6 @@ def _score_shared(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> li
         found |= zip(numbers, _cut(nll, right, [starts[r] for r in numbers], lengths))  # noqa: B905
     every = iter(range(len(rows)))
     return [[found[next(every)] for _ in item.continuations] for item in items]
-
-
-def _rows_together(tails: Sequence[Ids], P: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of alike length; the cache of each, context and all, counts towards batch_tokens."""
-    order = sorted(range(len(tails)), key=lambda r: (-len(tails[r]), r))
-    while order:
-        count = max(1, batch_tokens // (P + len(tails[order[0]])))
-        yield order[:count]
-        order = order[count:]
 
 
 def _read_behind(model: "GPT2", inputs: Tensor, cache: Tensor, of_items: Tensor) -> Tensor:
