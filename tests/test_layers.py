@@ -60,6 +60,15 @@ def test_loading_stands_on_checkpoints_and_the_model():
     assert of_ours(PACKAGE / "loading.py") <= BELOW | MODEL_WING | {"checkpoint"}
 
 
+def test_nothing_below_the_command_lines_imports_evaluation():
+    """It stands beside experiment: what it needs lies below both."""
+    for file in files_of("evaluation"):
+        assert not of_ours(file) & {"experiment", "training", "lightning_module", "launch"}, file
+    for file in PACKAGE.rglob("*.py"):
+        if "evaluation" not in file.parts and file.name != "evaluate.py":
+            assert "evaluation" not in of_ours(file), file
+
+
 def test_no_module_hides_a_public_name():
     assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
@@ -73,6 +82,8 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.data.prepare",
         "gpt2lab.data.tokens",
         "gpt2lab.errors",
+        "gpt2lab.evaluate",
+        "gpt2lab.evaluation.run",
         "gpt2lab.interactive",
         "gpt2lab.loading",
         "gpt2lab.prepare",

@@ -64,7 +64,8 @@ def show(results: dict[str, Any]) -> None:
 
     table = Table(box=SIMPLE_HEAD)
     table.add_column(results["task"], no_wrap=True)
-    for column in ("ours", "95 % interval", "published"):
+    has_published = any("published" in found for found in results["metrics"].values())
+    for column in ("ours", "95 % interval", *["published"] * has_published):
         table.add_column(column, justify="right", no_wrap=True)
     sources: dict[str, list[str]] = {}
     for name, found in results["metrics"].items():

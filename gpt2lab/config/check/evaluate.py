@@ -22,7 +22,7 @@ def data_problems(config: EvaluateConfig) -> Iterator[str]:
 def evaluate_problems(config: EvaluateConfig) -> Iterator[str]:
     yield from checkpoint_problems(config.checkpoint)
     if config.task is None:
-        yield f"task: is null; choose {', '.join(Task.__members__)}"
+        yield f"task: none is chosen; choose {', '.join(Task.__members__)}"
     yield from data_problems(config)
     if config.to == "":
         yield "to: is empty; name a folder, or leave to out"
