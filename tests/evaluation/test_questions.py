@@ -275,3 +275,18 @@ def test_a_word_longer_than_the_context_is_refused(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"text": "a " + "xq" * 40})
     with pytest.raises(DataError, match=r"a\.jsonl:1: its last word has \d+ tokens, the model's"):
         asked("lambada", text_model(), path)
+
+
+@pytest.mark.slow
+def test_gpt2_small_gives_what_transformers_gives(tmp_path):
+    theirs = saved(tmp_path / "small", n_layer=12, n_head=12, n_embd=768, n_positions=1024)
+    model = ours(tmp_path / "small")
+    path = jsonl(tmp_path / "a.jsonl", *({"text": text} for text in PASSAGES))
+    (tmp_path / "wiki.test.tokens").write_text(
+        " = Red = \n \n The dog 's bone , she said , is 3 @.@ 5 <unk> long . \n" * 60
+    )
+    for name, data in (("lambada", path), ("wikitext2", tmp_path / "wiki.test.tokens")):
+        _, items, records, _ = asked(name, model, data)
+        for item, record in zip(items, records, strict=True):
+            nll, _ = plainly(theirs, item.context, item.continuations[0])
+            assert record["nll"] / len(nll) == pytest.approx(nll.mean(), abs=1e-4)
