@@ -147,6 +147,14 @@ def test_hellaswag_is_that_of_a_plain_loop_with_transformers(models, tmp_path):
     assert metrics == {"acc": np.mean(acc), "acc_norm": np.mean(norm)}
 
 
+def test_the_blank_before_an_ending_is_none_of_its_characters(models, tmp_path):
+    row = {**SWAG, "endings": ["a", "abcd"], "label": 1}
+    task, *_ = asked("hellaswag", models[1], jsonl(tmp_path / "a.jsonl", row))
+    # 1 and 0.75 nats a character; with the blank it would be 0.5 and 0.6
+    acc, norm = task.metrics([{"nll": [1.0, 3.0]}], models[1])
+    assert (acc.interval.value, norm.interval.value) == (0, 1)
+
+
 def test_marks_of_wikihow_are_taken_out():
     assert cleaned(" Do it [title] Now. [step] Take  two. ") == "Do it. Now. Take two."
 

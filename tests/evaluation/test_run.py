@@ -151,7 +151,7 @@ def test_another_model_or_text_does_not_go_on_with_a_journal(here, monkeypatch):
     (here / "other.jsonl").write_text("".join(reversed(lines)))
     evaluate(asked(data="other.jsonl"))
     (here / "tiny").unlink()
-    saved(here / "tiny", n_layer=1)
+    saved(here / "tiny", initializer_range=0.03)
     evaluate(asked())
     assert len(journals(here)) == 1
 
