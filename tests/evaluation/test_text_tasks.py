@@ -10,7 +10,7 @@ from gpt2lab.config import EvaluateConfig, Task
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.scoring import score
 from gpt2lab.evaluation.tasks import TASKS, task_of
-from gpt2lab.evaluation.tasks.text import TEST_BYTES, WHOLE_BYTES, Enwik8, whole_characters
+from gpt2lab.evaluation.tasks.benchmarks import TEST_BYTES, WHOLE_BYTES, Enwik8, whole_characters
 from gpt2lab.generation import Speech
 from gpt2lab.tokenizer import CharTokenizer, gpt2_tokenizer
 from tests.evaluation.models import CONTEXT, ours, plainly, saved, text_model

@@ -2,19 +2,19 @@
 
 from gpt2lab.config import EvaluateConfig, Task
 from gpt2lab.evaluation.task import BaseTask
-from gpt2lab.evaluation.tasks.cbt import ChildrensBooks
-from gpt2lab.evaluation.tasks.hellaswag import HellaSwag
-from gpt2lab.evaluation.tasks.lambada import Lambada
-from gpt2lab.evaluation.tasks.sort import Sort
-from gpt2lab.evaluation.tasks.text import (
+from gpt2lab.evaluation.tasks.benchmarks import (
     PTB,
     Enwik8,
     OneBillionWords,
-    Perplexity,
     Text8,
     WikiText2,
     WikiText103,
 )
+from gpt2lab.evaluation.tasks.cbt import ChildrensBooks
+from gpt2lab.evaluation.tasks.hellaswag import HellaSwag
+from gpt2lab.evaluation.tasks.lambada import Lambada
+from gpt2lab.evaluation.tasks.sort import Sort
+from gpt2lab.evaluation.tasks.text import Perplexity
 
 TASKS: dict[str, type[BaseTask]] = {
     "perplexity": Perplexity,
