@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 WASTE = 0.04
 """Share of a batch that may be padding, or context that is read once a continuation because
-another item's is shorter. The smaller batches that this makes cost less than more of it would."""
-WASTE_BEHIND = 0.08
-"""The same of what is read behind contexts, which is a part of the whole."""
+another item's is shorter."""
+FEW_TOKENS = 8
+"""So few may always be wasted: a forward pass more costs 15 besides its own, for weights are read
+once for all of its tokens (GPT-2 small in fp32 on a CPU: 30 ms, and 2 ms a token)."""
 
 
 def score(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> list[list[Scores]]:
@@ -45,7 +46,7 @@ def plan(items: Sequence[Item], batch_tokens: int) -> list[list[int]]:
 
 def _plan_rows(items: Sequence[Item], numbers: list[int], most: int) -> Iterator[list[int]]:
     numbers = sorted(numbers, key=lambda i: (-items[i].cost(), i))
-    return _together(numbers, [items[i].cost() for i in numbers], 0, most, WASTE)
+    return _together(numbers, [items[i].cost() for i in numbers], 0, most)
 
 
 def _plan_shared(items: Sequence[Item], numbers: list[int], most: int) -> Iterator[list[int]]:
@@ -59,7 +60,7 @@ def _plan_shared(items: Sequence[Item], numbers: list[int], most: int) -> Iterat
             first, last = items[batch[0]], items[batch[-1]]
             wasted += (len(last.context) - len(item.context)) * (rows - len(batch))
             padded_tokens = len(first.context) * (len(batch) + 1)
-            if padded_tokens > most or wasted > WASTE * (useful + item.cost()):
+            if padded_tokens > most or wasted > allowed(useful + item.cost()):
                 yield batch
                 batch, wasted, useful, rows = [], 0, 0, 0
         batch.append(i)
@@ -69,8 +70,13 @@ def _plan_shared(items: Sequence[Item], numbers: list[int], most: int) -> Iterat
         yield batch
 
 
+def allowed(useful: int) -> float:
+    """Tokens that may be wasted in a batch of so many others."""
+    return max(FEW_TOKENS, WASTE * useful)
+
+
 def _together(
-    numbers: Sequence[int], lengths: Sequence[int], before: int, most: int, waste: float
+    numbers: Sequence[int], lengths: Sequence[int], before: int, most: int
 ) -> Iterator[list[int]]:
     """Rows, longest first, in batches that have little padding.
 
@@ -83,7 +89,8 @@ def _together(
     for number, length in zip(numbers, lengths, strict=True):
         padded_tokens = longest * (len(batch) + 1)
         is_full = padded_tokens + before * (len(batch) + 1) > most
-        if batch and (is_full or padded_tokens > (1 + waste) * (useful + length)):
+        wasted = padded_tokens - (useful + length)
+        if batch and (is_full or wasted > allowed(useful + length)):
             yield batch
             batch, useful = [], 0
         longest = longest if batch else length
@@ -136,7 +143,7 @@ def _score_shared(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> li
     found: dict[int, Scores] = {}
     order = sorted(range(len(tails)), key=lambda r: (-len(tails[r]), r))
     lengths_read = [len(tails[r]) - 1 for r in order]
-    for numbers in _together(order, lengths_read, P, batch_tokens, WASTE_BEHIND):
+    for numbers in _together(order, lengths_read, P, batch_tokens):
         of_items = torch.tensor([rows[r][0] for r in numbers], device=model.device)
         inputs = padded([tails[r][:-1] for r in numbers], 0).to(model.device)  # (R, T)
         targets = padded([_hidden(tails[r], starts[r]) for r in numbers], IGNORE)  # (R, T + 1)
