@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.errors import ConfigError
+from gpt2lab.durable import write_json
+from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.evaluation.published import SIZES, nearest
 from gpt2lab.evaluation.task import Metric
 
@@ -24,7 +25,12 @@ def folder_of(checkpoint: Path, to: str | None) -> Path:
         return checkpoint / EVALUATIONS
     if checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return checkpoint.absolute().parent.parent / EVALUATIONS
-    return Path(EVALUATIONS) / (re.sub(r"[^\w.-]+", "-", checkpoint.resolve().name) or "model")
+    return Path(EVALUATIONS) / named(checkpoint)
+
+
+def named(checkpoint: Path) -> str:
+    """The name of its file or folder, as far as it can be part of another's."""
+    return re.sub(r"[^\w.-]+", "-", checkpoint.resolve().name) or "model"
 
 
 def check_writable(folder: Path) -> None:
@@ -39,6 +45,19 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"to: {nearest_there} is a file; choose a folder")
     if not os.access(nearest_there, os.W_OK | os.X_OK):
         raise ConfigError(f"to: {nearest_there} cannot be written to; choose another folder")
+
+
+def write(target: Path, results: dict[str, Any]) -> None:
+    """
+    Raises:
+        RunError: if the system cannot.
+    """
+    try:
+        write_json(target, results)
+    except OSError as error:
+        raise RunError(
+            f"{target}: cannot be written ({error.strerror}); choose another folder with to="
+        ) from error
 
 
 def as_results(task: str, metrics: Sequence[Metric], parameters: int) -> dict[str, Any]:

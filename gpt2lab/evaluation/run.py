@@ -13,11 +13,10 @@ from gpt2lab import __version__
 from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.data.prepare.progress import Progress
-from gpt2lab.durable import write_json
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.evaluation.items import Item, Scores, fingerprint
 from gpt2lab.evaluation.journal import Journal
-from gpt2lab.evaluation.results import as_results, check_writable, folder_of
+from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
 from gpt2lab.loading import load, located
@@ -77,12 +76,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 3),
     }
     target = folder / f"{config.task.name}.json"
-    try:
-        write_json(target, results)
-    except OSError as error:
-        raise RunError(
-            f"{target}: cannot be written ({error.strerror}); choose another folder with to="
-        ) from error
+    write(target, results)
     journal.remove()
     return results | {"file": str(target)}
 

@@ -7,12 +7,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Z_95 = 1.959963984540054
 """Of the normal distribution, 95 % lies within so many standard deviations."""
 ALPHA_INVERSE = 20
 """A difference is shown where p <= 1 / 20, and an interval leaves out 1 in 20."""
+FEWEST_UNITS = 6
+"""Of fewer, all on one side, 1 in 16 at best is as far by chance: 2 of 2^5 ways to turn signs."""
 EXACT_UNITS = 13
 """Up to so many, every way to turn their signs is counted; beyond, RANDOM_TURNS of them."""
 RANDOM_TURNS = 9_999
@@ -82,7 +84,7 @@ class Paired(NamedTuple):
         return self.p <= 1 / ALPHA_INVERSE
 
 
-def paired(differences: Sequence[float], counts: Sequence[float]) -> Paired:
+def paired(differences: ArrayLike, counts: ArrayLike) -> Paired:
     """sum(differences) / sum(counts), with its interval and p-value by turning signs.
 
     Each unit has the difference of what two models make of it, and a count, such as its tokens. If
@@ -94,7 +96,7 @@ def paired(differences: Sequence[float], counts: Sequence[float]) -> Paired:
     The interval holds each x that the same test does not refute as the true difference, of d_i - x
     * count_i. Turning by signs s, with sums A of d_i and B of counts and A_s, B_s of them turned,
     x is refuted by s outside (A - A_s) / (B - B_s) to (A + A_s) / (B + B_s). So it leaves out 0
-    exactly where p <= 0.05. Below 6 units no p can be so small: the interval has no ends.
+    exactly where p <= 0.05. Below FEWEST_UNITS no p is so small: the interval has no ends.
 
     Args:
         counts: above 0.
@@ -133,7 +135,7 @@ def paired_shares(right_a: Sequence[bool], right_b: Sequence[bool]) -> Paired:
     Only questions that one of them alone has right tell them apart; if the models were equal, each
     would be b's with probability 1/2. The interval is that of Clopper and Pearson (1934) for this
     probability, taking the number of such questions as given: it leaves out 0 exactly where
-    p <= 0.05, and has no ends where they are fewer than 6.
+    p <= 0.05, and has no ends where they are fewer than FEWEST_UNITS.
     """
     n = len(right_a)
     for_b = sum(b and not a for a, b in zip(right_a, right_b, strict=True))
@@ -143,7 +145,7 @@ def paired_shares(right_a: Sequence[bool], right_b: Sequence[bool]) -> Paired:
     value = (for_b - for_a) / n
     if apart == 0:
         return Paired(Interval(0.0, 0.0, 0.0), 1.0)
-    if 2**apart < 2 * ALPHA_INVERSE:
+    if apart < FEWEST_UNITS:
         return Paired(Interval(value), p)
     low = _probability(for_b, apart)
     high = 1 - _probability(for_a, apart)

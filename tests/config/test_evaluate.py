@@ -31,13 +31,16 @@ def test_parsing_undoes_plain():
     assert parse(plain(config), root=EvaluateConfig) == config
 
 
+NEEDED = {
+    "perplexity": ["checkpoint=a", "data=a"],
+    "compare": ["a=a", "b=b"],
+}
+
+
 @pytest.mark.parametrize("name", Task.__members__)
 def test_every_task_can_be_named(name):
-    given = ["data=a"] if name == "perplexity" else []
-    assert (
-        settings_from("evaluate", ["checkpoint=a", f"task={name}", *given]).settings.task
-        is Task[name]
-    )
+    given = NEEDED.get(name, ["checkpoint=a"])
+    assert settings_from("evaluate", [f"task={name}", *given]).settings.task is Task[name]
 
 
 def test_help_names_every_setting_of_its_own_and_no_other():

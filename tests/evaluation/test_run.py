@@ -9,7 +9,6 @@ import torch
 
 from gpt2lab.config import EvaluateConfig, Precision, Task
 from gpt2lab.errors import ConfigError, DataError, RunError
-from gpt2lab.evaluation import run as evaluation_run
 from gpt2lab.evaluation import scoring
 from gpt2lab.evaluation.published import LARGE, PUBLISHED, SMALL, XL, nearest
 from gpt2lab.evaluation.results import folder_of, shown
@@ -187,7 +186,7 @@ def test_a_full_disk_is_told_and_leaves_the_journal(here, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(evaluation_run, "write_json", full)
+    monkeypatch.setattr("gpt2lab.evaluation.results.write_json", full)
     with pytest.raises(RunError, match=r"lambada\.json: cannot be written \(No space left"):
         evaluate(asked())
     assert len(journals(here)) == 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gpt2lab.config.changes import shown
 from gpt2lab.config.check.sample import checkpoint_problems
 from gpt2lab.config.settings import EvaluateConfig, Task
 
@@ -19,8 +20,38 @@ def data_problems(config: EvaluateConfig) -> Iterator[str]:
         yield f"data: {config.data} is not needed to sort; leave it out"
 
 
+OF_ONE_TASK = {
+    "a": "compare",
+    "b": "compare",
+}
+"""Settings that one task has alone."""
+
+
+def problems_of_one_task(config: EvaluateConfig) -> Iterator[str]:
+    """Of settings that only one task has, and those that it has not."""
+    name = config.task.name if config.task is not None else None
+    for key, of_task in OF_ONE_TASK.items():
+        value = getattr(config, key)
+        if name != of_task and value is not None:
+            yield f"{key}: {shown(value)} is for task={of_task}; leave it out"
+        elif name == of_task and value == "":
+            yield f"{key}: is empty; see --help"
+    if name == "compare":
+        for key in ("a", "b"):
+            if getattr(config, key) is None:
+                yield from _called(key, checkpoint_problems(None))
+        if config.checkpoint is not None:
+            yield f"checkpoint: {config.checkpoint} is none of a and b; leave it out"
+
+
+def _called(key: str, problems: Iterator[str]) -> Iterator[str]:
+    return (f"{key}: {problem.partition(': ')[2]}" for problem in problems)
+
+
 def evaluate_problems(config: EvaluateConfig) -> Iterator[str]:
-    yield from checkpoint_problems(config.checkpoint)
+    if config.task is None or config.task.name != "compare":
+        yield from checkpoint_problems(config.checkpoint)
+    yield from problems_of_one_task(config)
     if config.task is None:
         yield f"task: none is chosen; choose {', '.join(Task.__members__)}"
     yield from data_problems(config)

@@ -20,6 +20,7 @@ Task = Enum(
         "cbt",
         "1bw",  # no name that a class body could have
         "sort",
+        "compare",
     ],
 )
 """What a model is evaluated at."""
@@ -34,9 +35,14 @@ class EvaluateConfig:
     Hugging Face layout."""
     task: Task | None = None
     """perplexity of any text, lambada, hellaswag, wikitext2, wikitext103, ptb, enwik8, text8, cbt,
-    1bw, or sort."""
+    1bw, or sort; compare, which is better of two."""
     data: str | None = verbatim()
-    """A local file, folder or glob, or builtin for perplexity; null: the task's data of the hub."""
+    """A local file, folder or glob, or builtin for perplexity and compare; null: the task's data of
+    the hub, or sorting for compare."""
+    a: str | None = verbatim()
+    """Of compare: one checkpoint, given as checkpoint= is for the other tasks."""
+    b: str | None = verbatim()
+    """Of compare: the other one."""
     to: str | None = verbatim()
     """Folder of the results; null: evaluations/ in the run's folder, or evaluations/<checkpoint>/
     here where there is no run."""

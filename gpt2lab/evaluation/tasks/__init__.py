@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The tasks of one checkpoint, by name."""
 
 from gpt2lab.config import EvaluateConfig, Task
 from gpt2lab.evaluation.task import BaseTask
@@ -34,5 +34,5 @@ TASKS: dict[str, type[BaseTask]] = {
 def task_of(config: EvaluateConfig) -> BaseTask:
     """The task that the settings name."""
     assert config.task is not None
-    assert TASKS.keys() == Task.__members__.keys()
+    assert TASKS.keys() | {"compare"} == Task.__members__.keys()
     return TASKS[config.task.name](config)

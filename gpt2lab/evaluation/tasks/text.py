@@ -19,6 +19,7 @@ from gpt2lab.evaluation.task import BaseTask, Metric, Record
 from gpt2lab.evaluation.windows import started, windows
 
 if TYPE_CHECKING:
+    from gpt2lab.generation.speech import Speech
     from gpt2lab.model import GPT2
 
 MANY_DOCUMENTS = 30
@@ -77,7 +78,7 @@ class TextTask(BaseTask):
 
     def items(self, model: "GPT2") -> list[Item]:
         assert self.config.task is not None
-        context = model.config.block_size
+        context = self.context_of(model)
         stride = self.config.stride or context
         if stride > context:
             raise ConfigError(
@@ -85,7 +86,7 @@ class TextTask(BaseTask):
                 f"would be left out; choose 1 to {context}"
             )
         speech = speech_of_text(model, self.config.task.name)
-        start = None if self.config.add_start_token is False else speech.start
+        start = self.start_of(speech)
         items = []
         for number, document in enumerate(self.documents):
             stream = started(encoded(speech, document.text, document.place), start)
@@ -99,6 +100,14 @@ class TextTask(BaseTask):
                 "by; give a longer text"
             )
         return items
+
+    def context_of(self, model: "GPT2") -> int:
+        """Tokens that a window has at most."""
+        return model.config.block_size
+
+    def start_of(self, speech: "Speech") -> int | None:
+        """What stands before each document."""
+        return None if self.config.add_start_token is False else speech.start
 
     def record(self, number: int, scores: Sequence[Scores]) -> Record:
         (only,) = scores
