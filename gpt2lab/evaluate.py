@@ -14,8 +14,8 @@ Results = dict[str, Any]
 Show = Callable[[Results], None]
 PURPOSE = """\
 How good a model is, beside what was published of the nearest size: perplexity of any text, and the
-benchmarks of the GPT-2 paper, of data given as data= or else from the Hugging Face hub; or which of
-two models is better. Killed and started again it goes on where it was; the
+benchmarks of the GPT-2 paper, of data given as data= or else from the Hugging Face hub; or any task
+of lm-eval; or which of two models is better. Killed and started again it goes on where it was; the
 results are a table and a file of JSON."""
 
 
@@ -44,6 +44,11 @@ def ways(settings: EvaluateConfig) -> tuple[Callable[[EvaluateConfig], Results],
 
         return compare, show_compared
     from gpt2lab.evaluation.results import show
+
+    if settings.task is not None and settings.task.name == "lm_eval":
+        from gpt2lab.evaluation.lm_eval_run import evaluate_by_lm_eval
+
+        return evaluate_by_lm_eval, show
     from gpt2lab.evaluation.run import evaluate
 
     return evaluate, show

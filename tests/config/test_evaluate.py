@@ -34,6 +34,7 @@ def test_parsing_undoes_plain():
 NEEDED = {
     "perplexity": ["checkpoint=a", "data=a"],
     "compare": ["a=a", "b=b"],
+    "lm_eval": ["checkpoint=a", "lm_eval_tasks=b,c"],
 }
 
 

@@ -227,6 +227,12 @@ def test_no_winner_is_named_above_one_in_twenty(p, value, winner):
         ({"task": Task.compare, "a": "", "b": "x"}, "a: is empty"),
         ({"task": Task.compare, "a": "x", "b": "y", "checkpoint": "z"}, "checkpoint: z is none of"),
         ({"task": Task.sort, "checkpoint": "x", "b": "y"}, "b: y is for task=compare"),
+        ({"task": Task.sort, "checkpoint": "x", "num_fewshot": 1}, "num_fewshot: 1 is for task=lm"),
+        ({"task": Task.lm_eval, "checkpoint": "x"}, "lm_eval_tasks: is null"),
+        (
+            {"task": Task.lm_eval, "checkpoint": "x", "lm_eval_tasks": "y", "stride": 4},
+            "stride: 4 is up to each task of lm_eval",
+        ),
     ],
 )
 def test_settings_of_another_task_are_refused_by_name(settings, message):

@@ -178,7 +178,7 @@ def test_what_holds_no_words_is_refused(models, tmp_path):
 
 def test_every_task_has_its_protocol_in_words():
     assert all(task.protocol for task in TASKS.values())
-    assert TASKS.keys() | {"compare"} == Task.__members__.keys()
+    assert TASKS.keys() | {"compare", "lm_eval"} == Task.__members__.keys()
 
 
 def test_the_first_of_many_windows_decides_nothing_about_others(models, tmp_path):

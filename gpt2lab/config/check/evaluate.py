@@ -23,6 +23,9 @@ def data_problems(config: EvaluateConfig) -> Iterator[str]:
 OF_ONE_TASK = {
     "a": "compare",
     "b": "compare",
+    "lm_eval_tasks": "lm_eval",
+    "include_path": "lm_eval",
+    "num_fewshot": "lm_eval",
 }
 """Settings that one task has alone."""
 
@@ -42,6 +45,12 @@ def problems_of_one_task(config: EvaluateConfig) -> Iterator[str]:
                 yield from _called(key, checkpoint_problems(None))
         if config.checkpoint is not None:
             yield f"checkpoint: {config.checkpoint} is none of a and b; leave it out"
+    if name == "lm_eval":
+        if config.lm_eval_tasks is None:
+            yield "lm_eval_tasks: is null; name one of lm-eval's tasks, or several with commas"
+        for key in ("data", "stride", "add_start_token"):
+            if (value := getattr(config, key)) is not None:
+                yield f"{key}: {shown(value)} is up to each task of lm_eval; leave it out"
 
 
 def _called(key: str, problems: Iterator[str]) -> Iterator[str]:

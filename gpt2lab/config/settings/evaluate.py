@@ -21,6 +21,7 @@ Task = Enum(
         "1bw",  # no name that a class body could have
         "sort",
         "compare",
+        "lm_eval",
     ],
 )
 """What a model is evaluated at."""
@@ -35,7 +36,7 @@ class EvaluateConfig:
     Hugging Face layout."""
     task: Task | None = None
     """perplexity of any text, lambada, hellaswag, wikitext2, wikitext103, ptb, enwik8, text8, cbt,
-    1bw, or sort; compare, which is better of two."""
+    1bw, or sort; compare, which is better of two; lm_eval, any task of lm-eval."""
     data: str | None = verbatim()
     """A local file, folder or glob, or builtin for perplexity and compare; null: the task's data of
     the hub, or sorting for compare."""
@@ -43,6 +44,12 @@ class EvaluateConfig:
     """Of compare: one checkpoint, given as checkpoint= is for the other tasks."""
     b: str | None = verbatim()
     """Of compare: the other one."""
+    lm_eval_tasks: str | None = verbatim()
+    """Of lm_eval: names of tasks or groups, with commas between."""
+    include_path: str | None = verbatim()
+    """Of lm_eval: a folder of tasks besides its own, in yaml; null for none."""
+    num_fewshot: int | None = ranged(None, ge=0)
+    """Of lm_eval: worked examples before each question; null: as the task has it."""
     to: str | None = verbatim()
     """Folder of the results; null: evaluations/ in the run's folder, or evaluations/<checkpoint>/
     here where there is no run."""

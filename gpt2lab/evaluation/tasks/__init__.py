@@ -34,5 +34,5 @@ TASKS: dict[str, type[BaseTask]] = {
 def task_of(config: EvaluateConfig) -> BaseTask:
     """The task that the settings name."""
     assert config.task is not None
-    assert TASKS.keys() | {"compare"} == Task.__members__.keys()
+    assert TASKS.keys() | {"compare", "lm_eval"} == Task.__members__.keys()
     return TASKS[config.task.name](config)
