@@ -6,12 +6,12 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from omegaconf import OmegaConf
 
 from gpt2lab.config.commands import COMMAND_LINES
-from gpt2lab.errors import ConfigError, one_line
+from gpt2lab.errors import ConfigError
 from gpt2lab.exit import exit_code
 from gpt2lab.signals import default_signals, raise_signals
 
@@ -57,8 +57,3 @@ def _usage_error(message: str) -> NoReturn:
 def print_settings(printable: dict[str, object]) -> None:
     """The composed settings as yaml, for `--cfg job`."""
     print(OmegaConf.to_yaml(printable), end="")
-
-
-def tell(message: Warning | str, *_: Any) -> None:
-    """A warning as one line, without the place in the code that it comes from."""
-    print(f"warning: {one_line(str(message))}", file=sys.stderr, flush=True)

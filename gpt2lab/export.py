@@ -6,11 +6,12 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2lab.command_line import arguments, print_settings, show_errors, tell
+from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import ExportConfig, ExportFormat
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.loading import check_checkpoint
+from gpt2lab.terminal import tell
 from gpt2lab.weights.target import check_target
 
 PURPOSE = """\

@@ -7,14 +7,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.command_line import arguments, print_settings, show_errors, tell
+from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import SampleConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import one_line
 from gpt2lab.large_pages import use_large_pages
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.prompts import read_prompts
-from gpt2lab.terminal import is_terminal, take_any_text, write
+from gpt2lab.terminal import is_terminal, take_any_text, tell, write
 
 if TYPE_CHECKING:
     from gpt2lab.generation.text import Sample

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gpt2lab.durable import write_whole
+from gpt2lab.errors import one_line
 from gpt2lab.signals import Signalled
 
 KEPT_LINES = 1000
@@ -38,6 +39,11 @@ def take_any_text() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def tell(message: Warning | str, *_: Any) -> None:
+    """A warning as one line, without the place in the code that it comes from."""
+    print(f"warning: {one_line(str(message))}", file=sys.stderr, flush=True)
 
 
 class Interrupts:

@@ -64,6 +64,15 @@ def test_what_a_run_begins_with_stands_on_loading():
     assert of_ours(PACKAGE / "init_from.py") <= BELOW | MODEL_WING | {"checkpoint", "loading"}
 
 
+def test_nothing_below_the_command_lines_imports_evaluation():
+    """It stands beside experiment: what it needs lies below both."""
+    for file in files_of("evaluation"):
+        assert not of_ours(file) & {"experiment", "training", "lightning_module", "launch"}, file
+    for file in PACKAGE.rglob("*.py"):
+        if "evaluation" not in file.parts and file.name != "evaluate.py":
+            assert "evaluation" not in of_ours(file), file
+
+
 def test_no_module_hides_a_public_name():
     assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
@@ -79,6 +88,8 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.errors",
         "gpt2lab.export",
         "gpt2lab.init_from",
+        "gpt2lab.evaluate",
+        "gpt2lab.evaluation.run",
         "gpt2lab.interactive",
         "gpt2lab.loading",
         "gpt2lab.prepare",

@@ -6,7 +6,7 @@ A new one is a file in `settings` and one in `check`, conf/<name>.yaml, which be
 
 from dataclasses import dataclass, replace
 
-from gpt2lab.config.settings import ExportConfig, SampleConfig, TrainConfig
+from gpt2lab.config.settings import EvaluateConfig, ExportConfig, SampleConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ COMMAND_LINES = {
     ),
     "sample": CommandLine(SampleConfig, ("sampling",), quoted='prompt="a b"'),
     "export": CommandLine(ExportConfig, ()),
+    "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
 }
 # It is told what train would be told.
 COMMAND_LINES["prepare"] = replace(COMMAND_LINES["train"], is_grid=False)

@@ -55,7 +55,8 @@ def register_schemas() -> None:
     for name, command in COMMAND_LINES.items():
         # Bases stand where a group's option brings its own shape: Hydra merges subclasses only.
         declared = field_types(command.root).items()
-        bases = {group: base() for group, base in declared if group in SHAPES}
+        # A setting of the same name, such as the data of evaluate, is none of them.
+        bases = {k: base() for k, base in declared if k in SHAPES and isinstance(base, type)}
         store.store(name=f"schema_{name}", node=command.root(**bases))
     for group, shapes in SHAPES.items():
         for kind, shape in shapes.items():

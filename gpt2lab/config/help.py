@@ -45,10 +45,12 @@ def sections(root: type) -> Iterator[tuple[str, type]]:
     """Title and dataclass of the settings themselves, then of each group in each of its shapes."""
     yield "settings", root
     for group, declared in field_types(root).items():
+        if not (isinstance(declared, type) and is_dataclass(declared)):
+            continue
         if group in SHAPES:
             for kind, shape in SHAPES[group].items():
                 yield f"{group}.* of {group}={kind}", shape
-        elif isinstance(declared, type) and is_dataclass(declared):
+        else:
             yield f"{group}.*", declared
 
 

@@ -15,6 +15,10 @@ from gpt2lab.config.settings.data import (
     TextSource,
     Vocabulary,
 )
+from gpt2lab.config.settings.evaluate import (
+    EvaluateConfig,
+    Task,
+)
 from gpt2lab.config.settings.export import (
     ExportConfig,
     ExportFormat,
@@ -60,6 +64,7 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "Device",
+    "EvaluateConfig",
     "ExportConfig",
     "ExportFormat",
     "GPT2Config",
@@ -75,6 +80,7 @@ __all__ = [
     "ScheduleConfig",
     "SortConfig",
     "StoredPrecision",
+    "Task",
     "TextConfig",
     "TextErrors",
     "TextSource",

@@ -1,0 +1,70 @@
+"""Data of a task out of the Hugging Face hub, where it is not given as a file."""
+
+import os
+import socket
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+
+from gpt2lab.errors import DataError
+from gpt2lab.evaluation.files import Row
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """A split of a dataset, by the name that is pinned here."""
+
+    name: str
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        config = f", config {self.config}" if self.config else ""
+        at = f"@{self.revision}" if self.revision else ""
+        return f"{self.name}{at}{config}, split {self.split}"
+
+
+PARQUET = "refs/convert/parquet"
+"""The hub's own copy in plain files of a dataset that is a program, which `datasets` no longer
+runs."""
+
+
+def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
+    """All rows of it, out of the hub or its local cache.
+
+    Args:
+        instead: what a local file of the same data is called, for the message.
+    Raises:
+        DataError: in one line, if it cannot be had.
+    """
+    if not is_reachable():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # the cache alone, at once, not after half a minute
+    import datasets  # a second to load, and only this needs it
+
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(
+            dataset.name, dataset.config, split=dataset.split, revision=dataset.revision
+        )
+        return [Row(f"{dataset.name} row {i}", dict(row)) for i, row in enumerate(loaded, 1)]
+    # `datasets` raises errors of many libraries: files, http, parsers, its own.
+    except Exception as error:
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"data: {dataset} was looked for on the Hugging Face hub and in its cache "
+            f"({datasets.config.HF_DATASETS_CACHE}), and cannot be had: {what}; "
+            f"give a local file instead: data={instead}"
+        ) from error
+
+
+def is_reachable() -> bool:
+    """Whether the hub's name is known here; through a proxy only the proxy can say."""
+    if urllib.request.getproxies():
+        return True
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, None)
+    except OSError:
+        return False
+    return True
