@@ -80,8 +80,9 @@ class Int8LinearOfFewRows(Int8Linear):
             warnings.simplefilter("ignore")  # torch will drop such tensors one day: see `works`
             quantized = torch._make_per_channel_quantized_tensor(integers, scales, zeros, 0)
         self.weight = torch.ops.quantized.linear_prepack(quantized, None)
-        # Called as it is: in its wrapper, weights of a class of their own are looked at each time.
-        self.operator = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default._op
+        # Without its wrapper, which looks at weights of such a class at each call.
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+        self.operator = product._op
 
     def product(self, x: Tensor, scale: Tensor) -> Tensor:
         return self.operator(x / scale, 1.0, MIDDLE, self.weight)
