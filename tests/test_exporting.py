@@ -214,8 +214,13 @@ WRONG = [
     {"start": -1},
     {"start": True},
     {"empty": 13},
+    {"start": 3},
     {"question_tokens": 0},
+    {"question_tokens": 25},
+    {"answer_tokens": 10**12},
     {"separator": None},
+    {"separator": "\ud800"},
+    {"separator": "?"},
     {"has_answers": 1},
     {"tokenizer": {"kind": "words"}},
     {"tokenizer": []},
@@ -226,13 +231,13 @@ WRONG = [
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
 def test_what_no_export_wrote_of_a_tokenizer_is_refused(tmp_path, change):
-    path = tmp_path / SPEECH
+    path, config = tmp_path / SPEECH, GPT2Config(block_size=24, vocab_size=13)
     plain = plain_speech(SPEECHES["characters"])
     path.write_text(json.dumps(plain))
-    assert plain_speech(read_speech(path, 13)) == plain
+    assert plain_speech(read_speech(path, config)) == plain
     path.write_text(json.dumps(plain | change))
     with pytest.raises(CheckpointError, match=r"gpt2lab\.json: .*export again, or take the file"):
-        read_speech(path, 13)
+        read_speech(path, config)
 
 
 @pytest.fixture(scope="module")
