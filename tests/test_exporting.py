@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -301,6 +302,19 @@ def test_a_card_tells_of_the_run_and_of_no_path_or_host(runs, tmp_path):
     assert not receipt["git_revision"] or receipt["git_revision"] in card
     for private in (str(runs), str(tmp_path), str(Path.home()), "processor", "host"):
         assert private not in card
+
+
+def test_no_folder_of_anything_else_is_replaced_from_python_either(runs, tmp_path):
+    source = Path(shutil.copytree(runs / "sort", tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"^to: .*run holds checkpoints, which is no export"):
+        export(source, source)
+    export(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds an export already"):
+        export(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="is what checkpoint= names"):
+        export(tmp_path / "out", tmp_path / "out", overwrite=True)
+    export(source, tmp_path / "out", overwrite=True)
+    assert (source / "checkpoints").is_dir()
 
 
 def test_a_checkpoint_by_itself_has_no_receipt(runs, tmp_path):
