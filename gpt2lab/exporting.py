@@ -63,7 +63,8 @@ def export(
     model = read(path, allow_nonfinite=allow_nonfinite).eval()
     if model.speech is None:
         warnings.warn(NO_TOKENIZER, stacklevel=2)
-    facts, needed = origin(path, allow_nonfinite), bytes_needed(model, precision)
+    facts = origin(path, str(checkpoint), allow_nonfinite)
+    needed = bytes_needed(model, precision)
     facts["Export"]["weights stored in"] = precision.name
     is_graph = form is ExportFormat.onnx
     with told(to, needed), whole_folder(to.resolve()) as folder:

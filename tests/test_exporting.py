@@ -14,6 +14,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import gpt2lab.weights.hub as hub_module
 from gpt2lab import exporting
 from gpt2lab.checkpoint import read_model
 from gpt2lab.config import (
@@ -37,6 +38,7 @@ from gpt2lab.weights.spoken import plain_speech, read_speech
 from gpt2lab.weights.stored import configuration, in_parts, shapes_of, write_model
 from gpt2lab.weights.target import FILES
 from gpt2lab.weights.tensors import without_weights
+from tests.hub import COMMIT, serving
 from tests.test_experiment import SHORT
 from tests.test_loading import content, save
 from tests.test_weights import random_model
@@ -302,6 +304,28 @@ def test_a_card_tells_of_the_run_and_of_no_path_or_host(runs, tmp_path):
     assert not receipt["git_revision"] or receipt["git_revision"] in card
     for private in (str(runs), str(tmp_path), str(Path.home()), "processor", "host"):
         assert private not in card
+
+
+def test_a_card_names_weights_of_the_hub_and_their_commit(runs, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(runs / "sort", tmp_path / "run"))
+    receipt = json.loads((run / "receipt.json").read_text())
+    begun = {"name": "a/b@v1", "repository": "a/b", "commit": COMMIT}
+    (run / "receipt.json").write_text(json.dumps(receipt | {"init_from": begun}))
+    export(run, tmp_path / "mine")
+    assert f"| begun with | a/b, commit {COMMIT} |" in (tmp_path / "mine/README.md").read_text()
+    here = {"name": "../mine", "folder": str(tmp_path), "sha256": {}}
+    (run / "receipt.json").write_text(json.dumps(receipt | {"init_from": here}))
+    export(run, tmp_path / "other")
+    card = (tmp_path / "other/README.md").read_text()
+    assert "| begun with | a local checkpoint |" in card
+    assert str(tmp_path) not in card
+
+    with serving() as hub:
+        monkeypatch.setattr(hub_module, "places", lambda: (hub.endpoint, str(tmp_path / "cache")))
+        hub.models["me/mine"] = tmp_path / "mine"
+        export(Path("me/mine"), tmp_path / "again")
+    card = (tmp_path / "again/README.md").read_text()
+    assert f"| weights from | me/mine, commit {COMMIT} |" in card
 
 
 def test_no_folder_of_anything_else_is_replaced_from_python_either(runs, tmp_path):
