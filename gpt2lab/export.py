@@ -49,6 +49,7 @@ def main() -> int:
         to,
         form=settings.format,
         precision=settings.precision,
+        overwrite=settings.overwrite,
         allow_nonfinite=settings.allow_nonfinite,
     )
     for name, size in done.files.items():

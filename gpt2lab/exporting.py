@@ -19,6 +19,7 @@ from gpt2lab.weights.graph import compare_graph, write_graph
 from gpt2lab.weights.model_card import model_card, with_onnxruntime, with_transformers
 from gpt2lab.weights.reread import compare_ours, compare_transformers, has_transformers
 from gpt2lab.weights.stored import bytes_needed, write_model
+from gpt2lab.weights.target import check_target
 from gpt2lab.weights.tensors import count_nonfinite
 from gpt2lab.weights.tokenizer_files import tokenizer_files
 
@@ -44,21 +45,26 @@ def export(
     *,
     form: ExportFormat = ExportFormat.hf,
     precision: StoredPrecision = StoredPrecision.fp32,
+    overwrite: bool = False,
     allow_nonfinite: str | None = None,
 ) -> Exported:
     """Write a model into a folder that takes the place of `to` when it is whole.
 
+    Args:
+        overwrite: replace an earlier export; what holds anything else is never replaced.
     Raises:
         CheckpointError: if the checkpoint is damaged.
-        ConfigError: if its numbers are too large for the format.
+        ConfigError: if `to` holds what would be lost, or numbers are too large for the format.
         RunError: if there is no room, or what was written is not what was meant.
     """
     path = located(checkpoint)
+    check_target(to, path, overwrite)
     read = read_pretrained if path.is_dir() else read_model
     model = read(path, allow_nonfinite=allow_nonfinite).eval()
     if model.speech is None:
         warnings.warn(NO_TOKENIZER, stacklevel=2)
-    facts, needed = origin(path, allow_nonfinite), bytes_needed(model, precision)
+    facts = origin(path, str(checkpoint), allow_nonfinite)
+    needed = bytes_needed(model, precision)
     facts["Export"]["weights stored in"] = precision.name
     is_graph = form is ExportFormat.onnx
     with told(to, needed), whole_folder(to.resolve()) as folder:

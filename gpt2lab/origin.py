@@ -6,6 +6,7 @@ from typing import Any
 
 from gpt2lab import __version__
 from gpt2lab.config.redact import REDACTED
+from gpt2lab.init_from import on_the_hub
 from gpt2lab.run_folder import RECEIPT, read_json
 
 TOLD = {
@@ -27,16 +28,19 @@ METRICS = (
 Facts = dict[str, dict[str, Any]]
 
 
-def origin(path: Path, allow_nonfinite: str | None = None) -> Facts:
+def origin(path: Path, given: str, allow_nonfinite: str | None = None) -> Facts:
     """Tables by their titles: what a checkpoint and its run's receipt say of it.
 
     Args:
         path: a checkpoint file, or a folder in the Hugging Face layout, of which little is known.
+        given: what it was asked for by, which may be a name on the hub.
         allow_nonfinite: the tensor that may hold NaN or infinity.
     """
     export = {"gpt2lab": __version__}
     if path.is_dir():
-        return {"Export": {"weights from": path.resolve().name, **export}}
+        name = on_the_hub(given)
+        known = commit_of(name.repository, path.name) if name else path.resolve().name
+        return {"Export": {"weights from": known, **export}}
     from gpt2lab.checkpoint import load_weights
 
     content = load_weights(path, allow_nonfinite)
@@ -46,6 +50,10 @@ def origin(path: Path, allow_nonfinite: str | None = None) -> Facts:
         "Made with": receipt_facts(path, content.get("run")),
         "Export": export,
     }
+
+
+def commit_of(repository: object, commit: object) -> str:
+    return f"{repository}, commit {commit}"
 
 
 def told(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -87,6 +95,10 @@ def receipt_facts(path: Path, run: Any) -> dict[str, Any]:
     if run is None or receipt.get("id") != run:
         return {}
     facts = dict(shown(receipt, ("parameters", "precision", "world_size", "started")))
+    if isinstance(begun := receipt.get("init_from"), Mapping):
+        is_published = "repository" in begun and "commit" in begun
+        known = commit_of(begun["repository"], begun["commit"]) if is_published else None
+        facts["begun with"] = known or "a local checkpoint"
     revision, versions = receipt.get("git_revision"), receipt.get("versions")
     if isinstance(revision, str):
         facts["revision of the code"] = revision

@@ -1,6 +1,7 @@
 """What the model itself says: answers to held-out questions, continuations of held-out text."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ def said(
 ) -> list[Tensor]:
     """New ids for each prompt, from the model as it is evaluated."""
     # The same number format as in the evaluation, so that the two agree.
-    with module.trainer.precision_plugin.forward_context():
+    with module.trainer.precision_plugin.forward_context(), warnings.catch_warnings():
+        # How long a sample is, and that its beginning is forgotten then, is for nobody to mend.
+        warnings.filterwarnings("ignore", "max_new_tokens: ")
         given = [prompt.to(module.device) for prompt in prompts]
         return generate(
             module.model,

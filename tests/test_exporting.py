@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import gpt2lab.weights.hub as hub_module
 from gpt2lab import exporting
 from gpt2lab.checkpoint import read_model
 from gpt2lab.config import (
@@ -36,6 +38,7 @@ from gpt2lab.weights.spoken import plain_speech, read_speech
 from gpt2lab.weights.stored import configuration, in_parts, shapes_of, write_model
 from gpt2lab.weights.target import FILES
 from gpt2lab.weights.tensors import without_weights
+from tests.hub import COMMIT, serving
 from tests.test_experiment import SHORT
 from tests.test_loading import content, save
 from tests.test_weights import random_model
@@ -214,8 +217,13 @@ WRONG = [
     {"start": -1},
     {"start": True},
     {"empty": 13},
+    {"start": 3},
     {"question_tokens": 0},
+    {"question_tokens": 25},
+    {"answer_tokens": 10**12},
     {"separator": None},
+    {"separator": "\ud800"},
+    {"separator": "?"},
     {"has_answers": 1},
     {"tokenizer": {"kind": "words"}},
     {"tokenizer": []},
@@ -226,13 +234,13 @@ WRONG = [
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
 def test_what_no_export_wrote_of_a_tokenizer_is_refused(tmp_path, change):
-    path = tmp_path / SPEECH
+    path, config = tmp_path / SPEECH, GPT2Config(block_size=24, vocab_size=13)
     plain = plain_speech(SPEECHES["characters"])
     path.write_text(json.dumps(plain))
-    assert plain_speech(read_speech(path, 13)) == plain
+    assert plain_speech(read_speech(path, config)) == plain
     path.write_text(json.dumps(plain | change))
     with pytest.raises(CheckpointError, match=r"gpt2lab\.json: .*export again, or take the file"):
-        read_speech(path, 13)
+        read_speech(path, config)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +304,41 @@ def test_a_card_tells_of_the_run_and_of_no_path_or_host(runs, tmp_path):
     assert not receipt["git_revision"] or receipt["git_revision"] in card
     for private in (str(runs), str(tmp_path), str(Path.home()), "processor", "host"):
         assert private not in card
+
+
+def test_a_card_names_weights_of_the_hub_and_their_commit(runs, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(runs / "sort", tmp_path / "run"))
+    receipt = json.loads((run / "receipt.json").read_text())
+    begun = {"name": "a/b@v1", "repository": "a/b", "commit": COMMIT}
+    (run / "receipt.json").write_text(json.dumps(receipt | {"init_from": begun}))
+    export(run, tmp_path / "mine")
+    assert f"| begun with | a/b, commit {COMMIT} |" in (tmp_path / "mine/README.md").read_text()
+    here = {"name": "../mine", "folder": str(tmp_path), "sha256": {}}
+    (run / "receipt.json").write_text(json.dumps(receipt | {"init_from": here}))
+    export(run, tmp_path / "other")
+    card = (tmp_path / "other/README.md").read_text()
+    assert "| begun with | a local checkpoint |" in card
+    assert str(tmp_path) not in card
+
+    with serving() as hub:
+        monkeypatch.setattr(hub_module, "places", lambda: (hub.endpoint, str(tmp_path / "cache")))
+        hub.models["me/mine"] = tmp_path / "mine"
+        export(Path("me/mine"), tmp_path / "again")
+    card = (tmp_path / "again/README.md").read_text()
+    assert f"| weights from | me/mine, commit {COMMIT} |" in card
+
+
+def test_no_folder_of_anything_else_is_replaced_from_python_either(runs, tmp_path):
+    source = Path(shutil.copytree(runs / "sort", tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"^to: .*run holds checkpoints, which is no export"):
+        export(source, source)
+    export(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds an export already"):
+        export(source, tmp_path / "out")
+    with pytest.raises(ConfigError, match="is what checkpoint= names"):
+        export(tmp_path / "out", tmp_path / "out", overwrite=True)
+    export(source, tmp_path / "out", overwrite=True)
+    assert (source / "checkpoints").is_dir()
 
 
 def test_a_checkpoint_by_itself_has_no_receipt(runs, tmp_path):

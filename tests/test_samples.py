@@ -1,3 +1,4 @@
+import warnings
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -66,6 +67,15 @@ def test_text_is_continued_differently_at_each_evaluation(tiny_model, tmp_path):
     first, second = (tmp_path / "samples.md").read_text().split("## step ")[1:]
     assert first.count("GPT-2 goes on:") == 2
     assert first.splitlines()[1:] != second.splitlines()[1:]
+
+
+def test_a_sample_longer_than_the_context_is_no_reason_to_warn(tiny_model, tmp_path):
+    new_tokens = 2 * tiny_model.config.block_size
+    samples = Samples(str(tmp_path / "samples.md"), prompts=1, new_tokens=new_tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer = SimpleNamespace(global_step=3, datamodule=Text())
+        samples.on_validation_end(trainer, module_of(tiny_model))
 
 
 def test_no_text_can_pass_for_a_heading_of_samples():

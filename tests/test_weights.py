@@ -1,6 +1,7 @@
 """The Hugging Face layout: what transformers wrote means the same here, or is refused."""
 
 import json
+import math
 import pickle
 import shutil
 import subprocess
@@ -293,6 +294,18 @@ def test_nan_and_infinity_are_refused_unless_allowed_by_name(folder, value):
     assert not model.transformer.h[0].ln_1.bias.isfinite().all()
 
 
+def test_an_equal_head_may_have_the_nan_that_is_allowed(folder):
+    def with_head(tensors):
+        tensors["transformer.wte.weight"][3, 1] = math.nan
+        return tensors | {"lm_head.weight": tensors["transformer.wte.weight"].clone()}
+
+    rewritten(folder, with_head)
+    refused(folder, r"wte\.weight has 1 of [\d,]+ numbers NaN .* allow_nonfinite=wte\.weight$")
+    assert (
+        read_pretrained(folder, allow_nonfinite="wte.weight").transformer.wte.weight.isnan().any()
+    )
+
+
 @pytest.mark.parametrize("damage", CUTS.values(), ids=CUTS.keys())
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_a_damaged_file_is_refused_by_name(folder, name, damage):
@@ -350,6 +363,7 @@ def test_a_pickle_of_anything_else_is_refused(folder, foreign):
         ({"weight_map": {}}, "has no weight_map"),
         ({"weight_map": {"wte.weight": "../other.safetensors"}}, "names '../other.safetensors'"),
         ({"weight_map": {"wte.weight": "gone.safetensors"}}, "names 'gone.safetensors'"),
+        ({"weight_map": {"wte.weight": "w" * 5000}}, "names 'www"),
         ({"weight_map": {"wte.weight": 7}}, "names '7'"),
     ],
 )

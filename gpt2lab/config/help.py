@@ -19,20 +19,26 @@ from gpt2lab.config.settings import SHAPES
 _USAGE = """\
 {purpose}
 
-usage: python -m gpt2lab.{command} [group=option ...] [setting=value ...]
+usage: python -m gpt2lab.{command} {choices}[setting=value ...]
 
   --cfg job          print the composed settings and leave
 {grid}  --config-dir DIR   look for options in DIR too, a folder laid out as conf/
-
-groups and their options
 """
 _GRID = "  --multirun, -m     run every combination of comma-separated values\n"
 
 
 def help_text(command: str, purpose: str) -> str:
     known = COMMAND_LINES[command]
-    text = _USAGE.format(command=command, purpose=purpose, grid=_GRID if known.is_grid else "")
-    for group, options in groups(command).items():
+    found = groups(command)
+    text = _USAGE.format(
+        command=command,
+        purpose=purpose,
+        choices="[group=option ...] " if found else "",
+        grid=_GRID if known.is_grid else "",
+    )
+    if found:
+        text += "\ngroups and their options\n"
+    for group, options in found.items():
         text += f"  {group:12} {', '.join(options)}\n"
     for title, cls in sections(known.root):
         text += f"\n{title}\n"

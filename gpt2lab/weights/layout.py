@@ -1,6 +1,7 @@
 """A folder in the Hugging Face layout: its config.json as our settings, its files of weights."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,11 @@ def shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: has no weight_map; copy or download it again")
     names = list(dict.fromkeys(map(str, files.values())))
     for name in names:
-        if Path(name).name != name or not (index.parent / name).is_file():
+        # is_file of a Path raises for what no path can be
+        if Path(name).name != name or not os.path.isfile(index.parent / name):  # noqa: PTH113
             raise CheckpointError(
-                f"{index}: names {name!r}, which is no file beside it; copy or download it again"
+                f"{index}: names {name[:200]!r}, which is no file beside it; "
+                "copy or download it again"
             )
     return [index.parent / name for name in names]
 

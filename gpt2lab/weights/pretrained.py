@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from gpt2lab.config import GPT2Config
 from gpt2lab.errors import CheckpointError
 from gpt2lab.generation.speech import Speech
 from gpt2lab.model import GPT2, stored_rows
@@ -63,19 +64,21 @@ def read_pretrained(folder: str | Path, *, allow_nonfinite: str | None = None) -
     check_finite({name: n for name, n in counts.items() if n[0]}, allow_nonfinite, folder)
     state = {PREFIX + name: ours(name, found.pop(name)) for name in wanted}
     model.load_state_dict(state, assign=True)
-    model.speech = speech_of(folder, model.vocab_size)
+    model.speech = speech_of(folder, config)
     return model
 
 
-def speech_of(folder: Path, vocab_size: int) -> Speech | None:
+def speech_of(folder: Path, model: GPT2Config) -> Speech | None:
     """How a folder's model is spoken to: as an export of ours says, else as GPT-2 is.
 
     Raises:
         CheckpointError: if what an export said is damaged, or of another model.
     """
     if (folder / SPEECH).exists():
-        return read_speech(folder / SPEECH, vocab_size)
-    return Speech.of_text(gpt2_tokenizer()) if has_gpt2_vocabulary(folder, vocab_size) else None
+        return read_speech(folder / SPEECH, model)
+    assert model.vocab_size is not None
+    is_gpt2 = has_gpt2_vocabulary(folder, model.vocab_size)
+    return Speech.of_text(gpt2_tokenizer()) if is_gpt2 else None
 
 
 def has_gpt2_vocabulary(folder: Path, vocab_size: int) -> bool:
@@ -123,10 +126,15 @@ def check_head(found: dict[str, Tensor], folder: Path) -> None:
     if head is None:
         return
     embedding = found.get(EMBEDDING)
-    if embedding is None or head.shape != embedding.shape or not torch.equal(head, embedding):
+    if embedding is None or head.shape != embedding.shape or not is_same(head, embedding):
         raise CheckpointError(
             f"{folder}: {HEAD} is not {EMBEDDING}, our model has one matrix for both; {ANOTHER}"
         )
+
+
+def is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape have the same numbers, and NaN in the same places."""
+    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def read_tensors(files: list[Path]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.config import GPT2Config
 from gpt2lab.errors import CheckpointError, DataError
 from gpt2lab.generation.speech import Speech
 from gpt2lab.tokenizer import from_plain
@@ -20,24 +21,33 @@ def plain_speech(speech: Speech) -> dict[str, Any]:
     return {"tokenizer": speech.tokenizer.plain(), **others}
 
 
-def read_speech(path: Path, vocab_size: int) -> Speech:
+def read_speech(path: Path, model: GPT2Config) -> Speech:
     """
     Args:
-        vocab_size: of the model beside it.
+        model: the one beside it.
     Raises:
         CheckpointError: if the file is damaged, or says what the model cannot mean.
     """
     found = read_json(path)
-    damaged = "is not what an export wrote; export again, or take the file away"
+    mend = "export again, or take the file away"
+    damaged = f"is not what an export wrote; {mend}"
     if set(found) != {"tokenizer", *OTHERS} or not all(map(fits, found, found.values())):
         raise CheckpointError(f"{path}: {damaged}")
     try:
         tokenizer = from_plain(found.pop("tokenizer"))
+        tokenizer.encode(found["separator"])
     except DataError as error:
         raise CheckpointError(f"{path}: {damaged} ({error.problems[0]})") from error
-    ids = [found[name] for name in IDS if found[name] is not None]
-    if max([tokenizer.vocab_size - 1, *ids]) >= vocab_size:
-        raise CheckpointError(f"{path}: has ids beyond the {vocab_size} of the model; {damaged}")
+    if found["start"] not in (None, tokenizer.end_of_text):
+        raise CheckpointError(f"{path}: start is not the end of text; {mend}")
+    assert model.vocab_size is not None
+    if max(tokenizer.vocab_size - 1, found["empty"] or 0) >= model.vocab_size:
+        raise CheckpointError(f"{path}: has ids beyond the {model.vocab_size} of the model; {mend}")
+    if max(found[name] or 0 for name in LENGTHS) > model.block_size:
+        raise CheckpointError(
+            f"{path}: has questions or answers beyond the model's context of "
+            f"{model.block_size}; {mend}"
+        )
     return Speech(tokenizer, **found)
 
 

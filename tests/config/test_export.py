@@ -29,6 +29,8 @@ def test_choices_are_taken_by_their_names():
 
 def test_help_names_every_setting():
     text = help_text("export", "Export.")
+    assert "owner/name@revision" in text
+    assert "group" not in text  # it has none
     for field in dataclasses.fields(ExportConfig):
         assert f"  {field.name}=" in text
 
