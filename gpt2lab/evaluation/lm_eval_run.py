@@ -1,7 +1,5 @@
 """Any task of lm-eval's harness, from the command line."""
 
-import hashlib
-import json
 import logging
 import os
 import re
@@ -14,12 +12,13 @@ from typing import Any
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.errors import ConfigError, DataError
+from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
 from gpt2lab.evaluation.hub import is_reachable
 from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
-from gpt2lab.evaluation.run import content_of_checkpoint, make, num_parameters
+from gpt2lab.evaluation.run import make
 from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
-from gpt2lab.loading import load, located
+from gpt2lab.loading import located
 
 
 def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
@@ -49,23 +48,11 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
 
     from gpt2lab.evaluation.lm_eval_adapter import LMEvalAdapter
 
-    model = load(
-        path,
-        precision=config.precision,
-        device=config.device,
-        allow_nonfinite=config.allow_nonfinite,
-    )
+    model = model_of(path, config)
     adapter = LMEvalAdapter(model, config.batch_tokens)
-    parameters = num_parameters(model)
-    deciding = {
-        "checkpoint_sha256": content_of_checkpoint(path),
-        "parameters": parameters,
-        "precision": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
-    name = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
+    deciding = decided_by(path, model)
     make(folder)
-    kept = folder / f".lm_eval-{name}"
+    kept = folder / f".lm_eval-{key_of(deciding)}"
     found = lm_eval.simple_evaluate(
         model=adapter,
         tasks=names,
@@ -79,7 +66,7 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
     metrics = metrics_of(found["results"])
     results = {
         "task": "lm_eval",
-        "metrics": as_results("lm_eval", metrics, parameters),
+        "metrics": as_results("lm_eval", metrics, deciding["parameters"]),
         "tasks": {task: of_task(found, task) for task in found["results"]},
         "limit": config.limit,
         "checkpoint": str(path),

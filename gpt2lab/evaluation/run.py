@@ -1,7 +1,6 @@
 """An evaluation from its checkpoint and data to its metrics."""
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab import __version__
-from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.data.prepare.progress import Progress
 from gpt2lab.errors import ConfigError, RunError
+from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
 from gpt2lab.evaluation.items import Item, Scores, fingerprint
 from gpt2lab.evaluation.journal import Journal
 from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
-from gpt2lab.loading import load, located
-from gpt2lab.weights import find_weights
-from gpt2lab.weights.layout import CONFIG
+from gpt2lab.loading import located
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -47,18 +44,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     check_writable(folder)
     task = task_of(config)
     task.read()
-    model = load(
-        path,
-        precision=config.precision,
-        device=config.device,
-        allow_nonfinite=config.allow_nonfinite,
-    )
-    items = task.items(model)
-    items = items[: config.limit]
+    model = model_of(path, config)
+    items = task.items(model)[: config.limit]
     deciding = what_decides(config, task, path, model, items)
-    name = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
     make(folder)
-    with Journal(folder / f".{config.task.name}-{name}.journal") as journal:
+    with Journal(folder / f".{config.task.name}-{key_of(deciding)}.journal") as journal:
         records = scored(model, task, items, journal, config.batch_tokens)
     results: dict[str, Any] = {
         "task": config.task.name,
@@ -86,29 +76,10 @@ def what_decides(
 ) -> dict[str, Any]:
     """All that numbers depend on; how many are computed at once is none of it."""
     return {
-        "checkpoint_sha256": content_of_checkpoint(path),
+        **decided_by(path, model),
         "items_sha256": fingerprint(items),
         "protocol_sha256": hashlib.sha256(task.protocol.encode()).hexdigest(),
-        "parameters": num_parameters(model),
-        "precision": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
-        "device": model.device.type,
     }
-
-
-def content_of_checkpoint(path: Path) -> str:
-    """A name for the bytes of a checkpoint's files."""
-    files = [path] if path.is_file() else [path / CONFIG, *find_weights(path)]
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
-
-
-def num_parameters(model: "GPT2") -> int:
-    """Of the model as it was trained: one packed for its precision keeps weights elsewhere."""
-    import torch
-
-    from gpt2lab.model import GPT2
-
-    with torch.device("meta"):
-        return GPT2(model.config).num_parameters()
 
 
 def make(folder: Path) -> None:
