@@ -11,11 +11,11 @@ from typing import Any
 
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
 from gpt2lab.evaluation.hub import is_reachable
-from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
-from gpt2lab.evaluation.run import make
+from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
 from gpt2lab.loading import located
@@ -39,7 +39,7 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
     checkpoint = Path(config.checkpoint).expanduser()
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
-    check_writable(folder)
+    check_writable(folder, "to")
     names = [name.strip() for name in config.lm_eval_tasks.split(",") if name.strip()]
     manager = manager_of(config.include_path)
     check_tasks(manager, names)

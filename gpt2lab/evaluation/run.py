@@ -11,11 +11,12 @@ import numpy as np
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.data.prepare.progress import Progress
-from gpt2lab.errors import ConfigError, RunError
+from gpt2lab.durable import check_writable
+from gpt2lab.errors import RunError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
 from gpt2lab.evaluation.items import Item, Scores, fingerprint
 from gpt2lab.evaluation.journal import Journal
-from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
+from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
 from gpt2lab.loading import located
@@ -41,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     checkpoint = Path(config.checkpoint).expanduser()
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
-    check_writable(folder)
+    check_writable(folder, "to")
     task = task_of(config)
     task.read()
     model = model_of(path, config)
@@ -80,19 +81,6 @@ def what_decides(
         "items_sha256": fingerprint(items),
         "protocol_sha256": hashlib.sha256(task.protocol.encode()).hexdigest(),
     }
-
-
-def make(folder: Path) -> None:
-    """
-    Raises:
-        ConfigError: if the file system will not have it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"to: {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
 
 
 def scored(
