@@ -38,8 +38,7 @@ def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
     Raises:
         DataError: in one line, if it cannot be had.
     """
-    if not is_reachable():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # the cache alone, at once, not after half a minute
+    stay_offline_if_alone()
     import datasets  # a second to load, and only this needs it
 
     datasets.disable_progress_bars()
@@ -56,6 +55,13 @@ def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
             f"({datasets.config.HF_DATASETS_CACHE}), and cannot be had: {what}; "
             f"give a local file instead: data={instead}"
         ) from error
+
+
+def stay_offline_if_alone() -> None:
+    """Where the hub cannot be reached, its libraries take what their caches have, at once, not
+    after half a minute; they read this when they are imported."""
+    if not is_reachable():
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def is_reachable() -> bool:

@@ -1,7 +1,6 @@
 """Any task of lm-eval's harness, from the command line."""
 
 import logging
-import os
 import re
 import time
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ from gpt2lab.config import EvaluateConfig
 from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
-from gpt2lab.evaluation.hub import is_reachable
+from gpt2lab.evaluation.hub import stay_offline_if_alone
 from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
@@ -104,9 +103,7 @@ def manager_of(include_path: str | None) -> Any:
         raise ConfigError(
             f"include_path: {include_path} is no folder; give one with lm-eval's tasks in yaml"
         )
-    if not is_reachable():
-        # The caches alone, at once, not after half a minute; read when datasets is imported.
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    stay_offline_if_alone()
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

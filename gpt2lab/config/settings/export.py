@@ -26,8 +26,8 @@ class ExportConfig:
     """All settings of `python -m gpt2lab.export`."""
 
     checkpoint: str | None = verbatim()
-    """A run folder (its best checkpoint, else its last), a checkpoint file, or a folder in the
-    Hugging Face layout."""
+    """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
+    Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     to: str | None = verbatim()
     """The folder to write: a new one, or one that is empty."""
     format: ExportFormat = ExportFormat.hf
