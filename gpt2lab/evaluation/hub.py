@@ -6,8 +6,8 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
+from gpt2lab.data.jsonl import Row
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Row
 
 
 @dataclass(frozen=True)

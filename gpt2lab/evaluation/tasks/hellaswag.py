@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gpt2lab.data.jsonl import Row, field
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Row, field, one_file, rows_of, texts
+from gpt2lab.evaluation.files import one_file, rows_of, texts
 from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
 from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import Metric, Record

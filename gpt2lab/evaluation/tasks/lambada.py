@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.data.jsonl import field
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Text, field, one_file, rows_of
+from gpt2lab.evaluation.files import Text, one_file, rows_of
 from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
 from gpt2lab.evaluation.items import Item, Scores, fitted, too_long
 from gpt2lab.evaluation.reading import begun, pair, speech_of_text

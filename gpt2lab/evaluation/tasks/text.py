@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.data.jsonl import field
 from gpt2lab.data.prepare import builtin
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.detokenize import Rule, detokenized
-from gpt2lab.evaluation.files import field, files_of, one_file, rows_of, text_of
+from gpt2lab.evaluation.files import files_of, one_file, rows_of, text_of
 from gpt2lab.evaluation.hub import HubDataset
 from gpt2lab.evaluation.items import Item, Scores
 from gpt2lab.evaluation.reading import encoded, speech_of_text
