@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gpt2lab.data.prepare.progress import Progress
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.items import Item
 from gpt2lab.evaluation.reading import speech_of_text
@@ -22,6 +21,7 @@ from gpt2lab.evaluation.until import continued_until
 from gpt2lab.generation.text import settings_of
 from gpt2lab.loading import load
 from gpt2lab.model import GPT2
+from gpt2lab.progress import Progress
 
 try:
     from lm_eval.api.model import TemplateLM

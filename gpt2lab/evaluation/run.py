@@ -10,7 +10,6 @@ import numpy as np
 
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
-from gpt2lab.data.prepare.progress import Progress
 from gpt2lab.durable import check_writable
 from gpt2lab.errors import RunError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
@@ -20,6 +19,7 @@ from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
 from gpt2lab.loading import located
+from gpt2lab.progress import Progress
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
