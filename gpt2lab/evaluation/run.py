@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.durable import check_writable
-from gpt2lab.errors import RunError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
-from gpt2lab.evaluation.items import Item, Scores, fingerprint
+from gpt2lab.evaluation.items import Item, fingerprint
 from gpt2lab.evaluation.journal import Journal
 from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
 from gpt2lab.loading import located
-from gpt2lab.progress import Progress
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -88,40 +84,11 @@ def scored(
 ) -> list[Record]:
     """The record of each item, in order; what the journal has is not scored again.
 
-    Batches are those of an evaluation that starts afresh, so that its numbers come out bit for bit.
-
     Raises:
         RunError: if the model's numbers are not finite.
     """
-    from gpt2lab.evaluation.scoring import plan, score_batch
+    from gpt2lab.evaluation.scoring import score_batches
 
-    batches = plan(items, batch_tokens)
-    done = [batch for batch in batches if journal.has(batch)]
-    position = sum(items[i].cost() for batch in done for i in batch)
-    progress = Progress(sum(item.cost() for item in items), position)
-    try:
-        for batch in batches:
-            if journal.has(batch):
-                continue
-            found = score_batch(model, [items[i] for i in batch], batch_tokens)
-            journal.add(
-                {i: task.record(i, finite(scores)) for i, scores in zip(batch, found, strict=True)}
-            )
-            tokens = sum(items[i].cost() for i in batch)
-            position += tokens
-            progress.add(position, tokens)
-    finally:
-        progress.close()
+    for batch in score_batches(model, items, batch_tokens, journal.has):
+        journal.add({number: task.record(number, scores) for number, scores in batch})
     return [journal.records[i] for i in range(len(items))]
-
-
-def finite(scores: list[Scores]) -> list[Scores]:
-    """
-    Raises:
-        RunError: if one is not, for which a model with NaN in it is to blame.
-    """
-    if not all(np.isfinite(each.nll).all() for each in scores):
-        raise RunError(
-            "checkpoint: the model's log-likelihoods are NaN or infinite; take another one"
-        )
-    return scores
