@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpt2lab.data.jsonl import Row
 from gpt2lab.errors import DataError
+from gpt2lab.evaluation.files import one_file, rows_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
             f"({datasets.config.HF_DATASETS_CACHE}), and cannot be had: {what}; "
             f"give a local file instead: data={instead}"
         ) from error
+
+
+def rows_given(data: str | None, dataset: HubDataset, local: str) -> list[Row]:
+    """Rows of the .jsonl file that is given, else of the hub.
+
+    Raises:
+        DataError: naming the file and line, or what cannot be had.
+    """
+    return rows_of_hub(dataset, local) if data is None else list(rows_of(one_file(data, local)))
 
 
 def stay_offline_if_alone() -> None:

@@ -4,9 +4,10 @@ import logging
 import re
 import time
 from difflib import get_close_matches
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
@@ -18,6 +19,9 @@ from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
 from gpt2lab.loading import located
+
+if TYPE_CHECKING:
+    from gpt2lab.model import GPT2
 
 
 def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
@@ -43,25 +47,11 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
     manager = manager_of(config.include_path)
     check_tasks(manager, names)
 
-    import lm_eval
-
-    from gpt2lab.evaluation.lm_eval_adapter import LMEvalAdapter
-
     model = model_of(path, config)
-    adapter = LMEvalAdapter(model, config.batch_tokens)
     deciding = decided_by(path, model)
     make(folder)
     kept = folder / f".lm_eval-{key_of(deciding)}"
-    found = lm_eval.simple_evaluate(
-        model=adapter,
-        tasks=names,
-        task_manager=manager,
-        num_fewshot=config.num_fewshot,
-        limit=config.limit,
-        use_cache=str(kept),
-        log_samples=False,
-    )
-    assert found is not None
+    found = asked(model, config, names, manager, kept)
     metrics = metrics_of(found["results"])
     results = {
         "task": "lm_eval",
@@ -70,16 +60,41 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
         "limit": config.limit,
         "checkpoint": str(path),
         **deciding,
-        "lm_eval_version": lm_eval.__version__,
+        "lm_eval_version": version("lm_eval"),
         "version": __version__,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    asked = re.sub(r"[^\w.-]+", "-", "-".join(names))[:100]
-    target = folder / f"lm_eval-{asked}.json"
+    told = re.sub(r"[^\w.-]+", "-", "-".join(names))[:100]
+    target = folder / f"lm_eval-{told}.json"
     write(target, results)
     for file in folder.glob(f"{kept.name}*"):
         file.unlink()
     return results | {"file": str(target)}
+
+
+def asked(
+    model: "GPT2", config: EvaluateConfig, names: list[str], manager: Any, kept: Path
+) -> dict[str, Any]:
+    """What lm-eval makes of a model.
+
+    Args:
+        kept: how the files begin that answers are kept in.
+    """
+    import lm_eval
+
+    from gpt2lab.evaluation.lm_eval_adapter import LMEvalAdapter
+
+    found = lm_eval.simple_evaluate(
+        model=LMEvalAdapter(model, config.batch_tokens),
+        tasks=names,
+        task_manager=manager,
+        num_fewshot=config.num_fewshot,
+        limit=config.limit,
+        use_cache=str(kept),
+        log_samples=False,
+    )
+    assert found is not None
+    return found
 
 
 def check_installed() -> None:
