@@ -5,6 +5,7 @@ Nothing here imports torch, so that help and mistakes are answered at once.
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.errors import ConfigError
 from gpt2lab.exit import exit_code
 from gpt2lab.signals import default_signals, raise_signals
+from gpt2lab.terminal import tell
 
 
 def show_errors(action: Callable[[], int]) -> NoReturn:
@@ -27,7 +29,11 @@ def show_errors(action: Callable[[], int]) -> NoReturn:
 
 
 def arguments(command: str, purpose: str) -> argparse.Namespace:
-    """The flags and the overrides of one command line; answers `--help` by itself."""
+    """The flags and the overrides of one command line; answers `--help` by itself.
+
+    From here on a warning is a line, as an error is.
+    """
+    warnings.showwarning = tell  # type: ignore[assignment]
     parser = argparse.ArgumentParser(
         prog=f"python -m gpt2lab.{command}", add_help=False, allow_abbrev=False
     )

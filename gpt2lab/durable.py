@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.errors import ConfigError
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, as_json(content))
@@ -40,6 +42,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path, key: str) -> None:
+    """Find out before anything heavy whether a folder can be made here, or written to.
+
+    Args:
+        key: the setting that names it.
+    Raises:
+        ConfigError: naming the nearest part of the path that is in the way.
+    """
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ConfigError(f"{key}: {nearest} is a file; choose a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {nearest} cannot be written to; choose another folder")
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -1,14 +1,13 @@
 """python -m gpt2lab.evaluate: a model's quality in numbers that others have published theirs of."""
 
 import json
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.config.compose import settings_from
-from gpt2lab.terminal import take_any_text, tell
+from gpt2lab.terminal import take_any_text
 
 Results = dict[str, Any]
 Show = Callable[[Results], None]
@@ -27,7 +26,6 @@ def main() -> int:
         print_settings(composed.printable)
         return 0
     take_any_text()
-    warnings.showwarning = tell  # type: ignore[assignment]
 
     evaluate, show = ways(settings)
     results = evaluate(settings)

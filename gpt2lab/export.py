@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from gpt2lab.config import ExportConfig, ExportFormat
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.loading import check_checkpoint
-from gpt2lab.terminal import tell
 from gpt2lab.weights.target import check_target
 
 PURPOSE = """\
@@ -39,7 +37,6 @@ def main() -> int:
     check_packages(settings.format)
     check_checkpoint(checkpoint)  # before torch is loaded
     check_target(to, checkpoint, settings.overwrite)
-    warnings.showwarning = tell  # type: ignore[assignment]
 
     from gpt2lab.exporting import export
 

@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2lab.checkpoint import read_model
 from gpt2lab.config import ExportFormat, StoredPrecision
 from gpt2lab.durable import check_room, is_full, whole_folder, write_whole
 from gpt2lab.errors import RunError
-from gpt2lab.loading import located
+from gpt2lab.loading import located, read
 from gpt2lab.model import GPT2
 from gpt2lab.origin import origin
-from gpt2lab.weights import read_pretrained
 from gpt2lab.weights.graph import compare_graph, write_graph
 from gpt2lab.weights.model_card import model_card, with_onnxruntime, with_transformers
 from gpt2lab.weights.reread import compare_ours, compare_transformers, has_transformers
@@ -59,8 +57,7 @@ def export(
     """
     path = located(checkpoint)
     check_target(to, path, overwrite)
-    read = read_pretrained if path.is_dir() else read_model
-    model = read(path, allow_nonfinite=allow_nonfinite).eval()
+    model = read(path, allow_nonfinite).eval()
     if model.speech is None:
         warnings.warn(NO_TOKENIZER, stacklevel=2)
     facts = origin(path, str(checkpoint), allow_nonfinite)
@@ -92,12 +89,12 @@ def write_tokenizer(model: GPT2, folder: Path) -> None:
 
 def compared(model: GPT2, folder: Path, precision: StoredPrecision) -> dict[str, list[str]]:
     """What was equal, by who read it."""
-    read, said = compare_ours(model, folder, precision)
+    again, said = compare_ours(model, folder, precision)
     found = {"gpt2lab": said}
-    if any(map(count_nonfinite, read.parameters())):
+    if any(map(count_nonfinite, again.parameters())):
         warnings.warn("allow_nonfinite: with NaN or infinity no logits are compared", stacklevel=2)
     elif has_transformers():
-        found["transformers"] = [*compare_transformers(read, folder)]
+        found["transformers"] = [*compare_transformers(again, folder)]
     else:
         warnings.warn(
             "transformers: is not installed, so that it has not read what was written; "

@@ -15,7 +15,7 @@ from gpt2lab.config import GPT2Config, TrainConfig, Vocabulary
 from gpt2lab.config.changes import shown
 from gpt2lab.config.conf_dir import conf_dir
 from gpt2lab.errors import ConfigError, DataError
-from gpt2lab.loading import located
+from gpt2lab.loading import located, read
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import fetch_config, find_weights, hub_name, read_config
 from gpt2lab.weights.hub import HubName
@@ -47,15 +47,7 @@ class Source:
         return {"name": self.name, "folder": where, "sha256": sums}
 
     def read(self, allow_nonfinite: str | None) -> "GPT2":
-        """
-        Raises:
-            CheckpointError: if the files are damaged, or hold another model than they say.
-        """
-        from gpt2lab.checkpoint import read_model
-        from gpt2lab.weights import read_pretrained
-
-        read = read_pretrained if self.path.is_dir() else read_model
-        return read(self.path, allow_nonfinite=allow_nonfinite)
+        return read(self.path, allow_nonfinite)
 
 
 def source_of(settings: TrainConfig) -> Source | None:

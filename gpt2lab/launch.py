@@ -32,6 +32,7 @@ from gpt2lab.durable import write_json
 from gpt2lab.errors import CheckpointError, ConfigError, DataError, Gpt2labError, RunError
 from gpt2lab.exit import FAULT, last_lines
 from gpt2lab.signals import ASKED, Signalled, raise_signals, raised
+from gpt2lab.terminal import tell
 
 LEFT = {128 + number for number in ASKED}
 """Exit codes of a first rank that a signal has ended, and that has said so."""
@@ -245,6 +246,7 @@ def _rank(
         os.setpgid(0, 0)  # what is sent to all of a terminal's processes comes by the parent
         raise_signals()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        warnings.showwarning = tell  # type: ignore[assignment]
         if rank > 0:
             warnings.simplefilter("ignore")
             logging.disable()

@@ -54,15 +54,26 @@ def load(
     device = option("device", device, Device)
     path = located(checkpoint)
 
-    from gpt2lab.checkpoint import read_model
     from gpt2lab.generation.packed import packed
-    from gpt2lab.weights import read_pretrained
     from gpt2lab.weights.tensors import in_memory
 
     place = chosen_device(device)
-    read = read_pretrained if path.is_dir() else read_model
-    model = read(path, allow_nonfinite=allow_nonfinite)
+    model = read(path, allow_nonfinite)
     return in_memory(packed(model.to(place), precision, quantize, rows))
+
+
+def read(path: Path, allow_nonfinite: str | None = None) -> "GPT2":
+    """The model in what `located` has found, in fp32 on the CPU.
+
+    Raises:
+        CheckpointError: if the files are damaged, or hold another model than they say.
+    """
+    from gpt2lab.checkpoint import read_model
+    from gpt2lab.weights import read_pretrained
+
+    if path.is_dir():
+        return read_pretrained(path, allow_nonfinite=allow_nonfinite)
+    return read_model(path, allow_nonfinite=allow_nonfinite)
 
 
 def option(key: str, value: Choice | str, choices: type[Choice]) -> Choice:

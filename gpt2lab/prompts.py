@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpt2lab.data.pair_files import text_fields
+from gpt2lab.data.jsonl import decoded, field, row_of
 from gpt2lab.errors import DataError
 
 
@@ -19,9 +19,10 @@ def read_prompts(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         place = f"{path}:{number}"
         if path.suffix != ".jsonl":
-            prompts.append(_text(line.removesuffix(b"\r"), place, offset))
+            prompts.append(decoded(line.removesuffix(b"\r"), place, offset))
         elif line.strip():
-            prompts += text_fields(line, place, offset, ["prompt"])
+            row = row_of(line, place, offset, 'write one {"prompt": ...} a line')
+            prompts.append(field(row, "prompt"))
         offset += len(line) + 1
     if not prompts:
         raise DataError(f"{path}: is empty; write one prompt a line")
@@ -35,13 +36,3 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path}: there is no such file; check prompts") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); name a text file") from error
-
-
-def _text(line: bytes, place: str, offset: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error

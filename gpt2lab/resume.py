@@ -11,6 +11,7 @@ from gpt2lab.checkpoint import check_fits, find_checkpoint, load_checkpoint
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.changes import changes, model_problems, shown
 from gpt2lab.data.module import StepDataModule
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import check_unlocked
@@ -41,7 +42,7 @@ def place(settings: TrainConfig, folder: Path) -> Path | None:
         ConfigError: if the folder is taken, or cannot be made.
         CheckpointError: if there is nothing to resume.
     """
-    run_folder.check_writable(Path(settings.runs_dir))
+    check_writable(Path(settings.runs_dir), "runs_dir")
     if settings.resume not in (None, "last", "best", "auto"):
         checkpoint = Path(str(settings.resume)).absolute()
         load_checkpoint(checkpoint, settings.allow_nonfinite)

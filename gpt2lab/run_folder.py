@@ -64,21 +64,6 @@ def check_free(folder: Path) -> None:
         )
 
 
-def check_writable(runs_dir: Path) -> None:
-    """Find out before anything heavy whether a folder can be made here.
-
-    Raises:
-        ConfigError: naming the nearest part of the path that is in the way.
-    """
-    nearest = runs_dir.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ConfigError(f"runs_dir: {nearest} is a file; choose a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ConfigError(f"runs_dir: {nearest} cannot be written to; choose another folder")
-
-
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
     """The folder of a new run, locked; whatever of it is still empty in the end is removed again.

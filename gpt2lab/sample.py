@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from gpt2lab.errors import one_line
 from gpt2lab.large_pages import use_large_pages
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.prompts import read_prompts
-from gpt2lab.terminal import is_terminal, take_any_text, tell, write
+from gpt2lab.terminal import is_terminal, take_any_text, write
 
 if TYPE_CHECKING:
     from gpt2lab.generation.text import Sample
@@ -38,7 +37,6 @@ def main() -> int:
         return 0
     prompts = prompts_of(settings)
     take_any_text()
-    warnings.showwarning = tell  # type: ignore[assignment]
     use_large_pages()
     rows = min(settings.batch_size, len(prompts) * settings.num_samples)
     model = loaded(settings, rows)

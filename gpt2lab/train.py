@@ -52,10 +52,11 @@ def train(composed: Composed) -> int:
 def see_to(settings: TrainConfig) -> None:
     """The run's place, its token files and the weights that it begins with: what is wrong with them
     comes before torch is loaded."""
+    from gpt2lab.durable import check_writable
     from gpt2lab.init_from import source_of
-    from gpt2lab.run_folder import check_free, check_writable, folder_of
+    from gpt2lab.run_folder import check_free, folder_of
 
-    check_writable(Path(settings.runs_dir))
+    check_writable(Path(settings.runs_dir), "runs_dir")
     if settings.name is not None and settings.resume is None:
         check_free(folder_of(settings))
     if settings.resume is None:  # what goes on has its weights

@@ -119,7 +119,7 @@ def test_a_model_that_sorts_is_evaluated_at_sorting(evaluate):
         ("tokens", ["task=text8", "data=cut.txt"], "cut.txt: byte 3 (0xc3) is not UTF-8; save"),
         ("tokens", ["task=lambada", "data=broken.jsonl"], "broken.jsonl:2: is not JSON (Expecting"),
         ("tokens", ["task=lambada", "data=text.txt"], "text.txt:1: is not JSON"),
-        ("tokens", ["task=cbt", "data=lambada.jsonl"], "lambada.jsonl:1: has no text in field q"),
+        ("tokens", ["task=cbt", "data=lambada.jsonl"], "lambada.jsonl:1: has no field q"),
         ("tokens", ["task=lambda"], "task: 'lambda' is not an option; did you mean lambada?"),
         (
             "tokens",

@@ -23,7 +23,7 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-BELOW = {"batch", "config", "durable", "errors", "tokenizer"}
+BELOW = {"batch", "config", "durable", "errors", "progress", "tokenizer"}
 MODEL_WING = {"model", "loss", "optim", "generation", "precision", "weights"}
 
 

@@ -1,15 +1,15 @@
 """Pairs of source and target text: read from a file, and divided into training and evaluation."""
 
-import io
-import json
-from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from gpt2lab.config import PairsConfig, PairsSource
 from gpt2lab.data import dates
+from gpt2lab.data.jsonl import field, opened, row_of
 from gpt2lab.errors import DataError
+
+WRITE = 'write one {"source": ..., "target": ...} a line'
 
 
 class Pair(NamedTuple):
@@ -69,63 +69,18 @@ def read_pairs(path: Path) -> Pairs:
         raise DataError(f"{path}: is a directory; name a .jsonl file in it")
     pairs, offset = [], 0
     try:
-        with _open(path) as lines:
+        with opened(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    source, target = text_fields(line, f"{path}:{number}", offset, Pair._fields[:2])
-                    pairs.append(Pair(source, target, number))
+                    row = row_of(line, f"{path}:{number}", offset, WRITE)
+                    pairs.append(Pair(field(row, "source"), field(row, "target"), number))
                 offset += len(line)
     except OSError as error:
         what = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({what}); make or fetch it anew") from error
     if not pairs:
-        raise DataError(f'{path}: is empty; write one {{"source": ..., "target": ...}} a line')
+        raise DataError(f"{path}: is empty; {WRITE}")
     return Pairs(str(path), pairs)
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file's bytes, unpacked."""
-    if path.suffix not in (".gz", ".zst"):
-        return path.open("rb")
-    import pyarrow  # here, because a plain file needs no such help
-
-    # pyarrow finds the compression by the file's name; its own streams know no lines.
-    return io.BufferedReader(pyarrow.input_stream(str(path)))
-
-
-def text_fields(line: bytes, place: str, offset: int, names: Sequence[str]) -> list[str]:
-    """The texts of a line of JSON, which starts at this byte of the file.
-
-    Raises:
-        DataError: naming the place, and what a line must look like.
-    """
-    wanted = "{" + ", ".join(f'"{name}": ...' for name in names) + "}"
-    try:
-        content = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: is not JSON ({error}); write one {wanted} a line") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{place}: is no JSON object; write {wanted}")
-    for name in names:
-        if name not in content:
-            found = ", ".join(content) or "none"
-            raise DataError(f"{place}: has no field {name} (its fields: {found}); add it")
-        if not isinstance(content[name], str):
-            kind = type(content[name]).__name__
-            raise DataError(f"{place}: {name} is {kind}, not text; write it in quotes")
-        try:
-            content[name].encode()
-        except UnicodeEncodeError as error:
-            half = f"U+{ord(content[name][error.start]):04X}"
-            raise DataError(
-                f"{place}: {name} holds {half}, half of a surrogate pair; write the whole character"
-            ) from error
-    return [content[name] for name in names]
 
 
 def _hash(pair: Pair) -> int:

@@ -1,15 +1,13 @@
 """Data of a task out of local files, whole: texts and rows, each with the place it stands at."""
 
 import glob
-import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from gpt2lab.data.jsonl import Row, decoded, opened, row_of, whole
 from gpt2lab.errors import DataError
 
-COMPRESSED = (".gz", ".zst")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -18,13 +16,6 @@ class Text(NamedTuple):
 
     place: str
     text: str
-
-
-class Row(NamedTuple):
-    """A line of .jsonl, and where it stands: `file.jsonl:3`."""
-
-    place: str
-    fields: dict[str, Any]
 
 
 def files_of(data: str) -> list[Path]:
@@ -68,12 +59,8 @@ def content_of(path: Path) -> bytes:
         DataError: if the system cannot read them, or they are not what the file's name says.
     """
     try:
-        if path.suffix not in COMPRESSED:
-            return path.read_bytes()
-        import pyarrow
-
-        # pyarrow finds the compression by the file's name.
-        return io.BufferedReader(pyarrow.input_stream(str(path))).read()
+        with opened(path) as file:
+            return file.read()
     except (OSError, ValueError) as error:
         what = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(f"{path}: cannot be read ({what}); see whether it is whole") from error
@@ -87,16 +74,6 @@ def text_of(path: Path) -> str:
     return decoded(content_of(path), str(path))
 
 
-def decoded(content: bytes, place: str, offset: int = 0) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place}: byte {offset + error.start:,} (0x{content[error.start]:02x}) is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-
-
 def rows_of(path: Path) -> Iterator[Row]:
     """The objects of a .jsonl file, one a line.
 
@@ -108,30 +85,9 @@ def rows_of(path: Path) -> Iterator[Row]:
     if content.startswith(BOM):
         content, offset = content.removeprefix(BOM), len(BOM)
     for number, line in enumerate(content.split(b"\n"), 1):
-        place = f"{path}:{number}"
-        text = decoded(line, place, offset)
+        if line.strip():
+            yield row_of(line, f"{path}:{number}", offset, "mend the line")
         offset += len(line) + 1
-        if text and not text.isspace():
-            try:
-                fields = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{place}: is not JSON ({error}); mend the line") from error
-            if not isinstance(fields, dict):
-                raise DataError(f"{place}: is no JSON object; mend the line")
-            yield Row(place, fields)
-
-
-def field(row: Row, name: str) -> str:
-    """A text of a row.
-
-    Raises:
-        DataError: if there is none.
-    """
-    value = row.fields.get(name)
-    if not isinstance(value, str):
-        has = ", ".join(map(str, row.fields)) or "none"
-        raise DataError(f"{row.place}: has no text in field {name} (its fields: {has}); add it")
-    return whole(value, row.place, name)
 
 
 def texts(row: Row, name: str) -> list[str]:
@@ -144,16 +100,3 @@ def texts(row: Row, name: str) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(x, str) for x in value):
         raise DataError(f"{row.place}: has no list of texts in field {name}; add it")
     return [whole(x, row.place, name) for x in value]
-
-
-def whole(text: str, place: str, name: str) -> str:
-    """
-    Raises:
-        DataError: for half a surrogate pair, which JSON can escape.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = f"U+{ord(text[error.start]):04X}"
-        raise DataError(f"{place}: {name} holds {half}, half of a character; mend it") from error
-    return text

@@ -6,8 +6,9 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 
+from gpt2lab.data.jsonl import Row
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Row
+from gpt2lab.evaluation.files import one_file, rows_of
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
     Raises:
         DataError: in one line, if it cannot be had.
     """
-    if not is_reachable():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # the cache alone, at once, not after half a minute
+    stay_offline_if_alone()
     import datasets  # a second to load, and only this needs it
 
     datasets.disable_progress_bars()
@@ -56,6 +56,22 @@ def rows_of_hub(dataset: HubDataset, instead: str) -> list[Row]:
             f"({datasets.config.HF_DATASETS_CACHE}), and cannot be had: {what}; "
             f"give a local file instead: data={instead}"
         ) from error
+
+
+def rows_given(data: str | None, dataset: HubDataset, local: str) -> list[Row]:
+    """Rows of the .jsonl file that is given, else of the hub.
+
+    Raises:
+        DataError: naming the file and line, or what cannot be had.
+    """
+    return rows_of_hub(dataset, local) if data is None else list(rows_of(one_file(data, local)))
+
+
+def stay_offline_if_alone() -> None:
+    """Where the hub cannot be reached, its libraries take what their caches have, at once, not
+    after half a minute; they read this when they are imported."""
+    if not is_reachable():
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def is_reachable() -> bool:

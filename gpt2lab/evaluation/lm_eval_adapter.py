@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt2lab.data.prepare.progress import Progress
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.items import Item
 from gpt2lab.evaluation.reading import speech_of_text
-from gpt2lab.evaluation.run import finite
-from gpt2lab.evaluation.scoring import plan, score_batch
+from gpt2lab.evaluation.scoring import score_batches
 from gpt2lab.evaluation.until import continued_until
 from gpt2lab.generation.text import settings_of
 from gpt2lab.loading import load
@@ -130,18 +128,12 @@ class LMEvalAdapter(TemplateLM):
             Item(np.array(context), [np.array(requests[number][2]) for number in group])
             for context, group in behind.items()
         ]
-        progress, position = Progress(sum(item.cost() for item in items)), 0
-        for batch in plan(items, self.batch_tokens):
-            scores = score_batch(self.model, [items[i] for i in batch], self.batch_tokens)
-            for i, of_item in zip(batch, scores, strict=True):
-                for number, each in zip(groups[i], finite(of_item), strict=True):
+        for batch in score_batches(self.model, items, self.batch_tokens):
+            for i, scores in batch:
+                for number, each in zip(groups[i], scores, strict=True):
                     found[number] = -math.fsum(each.nll), bool(each.right.all())
                     if (texts := requests[number][0]) is not None:
                         self.cache_hook.add_partial("loglikelihood", texts, found[number])
-            tokens = sum(items[i].cost() for i in batch)
-            position += tokens
-            progress.add(position, tokens)
-        progress.close()
         return found
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:

@@ -1,25 +1,27 @@
 """Any task of lm-eval's harness, from the command line."""
 
-import hashlib
-import json
 import logging
-import os
 import re
 import time
 from difflib import get_close_matches
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError, DataError
-from gpt2lab.evaluation.hub import is_reachable
-from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
-from gpt2lab.evaluation.run import content_of_checkpoint, make, num_parameters
+from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
+from gpt2lab.evaluation.hub import stay_offline_if_alone
+from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
-from gpt2lab.loading import load, located
+from gpt2lab.loading import located
+
+if TYPE_CHECKING:
+    from gpt2lab.model import GPT2
 
 
 def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
@@ -40,34 +42,50 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
     checkpoint = Path(config.checkpoint).expanduser()
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
-    check_writable(folder)
+    check_writable(folder, "to")
     names = [name.strip() for name in config.lm_eval_tasks.split(",") if name.strip()]
     manager = manager_of(config.include_path)
     check_tasks(manager, names)
 
+    model = model_of(path, config)
+    deciding = decided_by(path, model)
+    make(folder)
+    kept = folder / f".lm_eval-{key_of(deciding)}"
+    found = asked(model, config, names, manager, kept)
+    metrics = metrics_of(found["results"])
+    results = {
+        "task": "lm_eval",
+        "metrics": as_results("lm_eval", metrics, deciding["parameters"]),
+        "tasks": {task: of_task(found, task) for task in found["results"]},
+        "limit": config.limit,
+        "checkpoint": str(path),
+        **deciding,
+        "lm_eval_version": version("lm_eval"),
+        "version": __version__,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    told = re.sub(r"[^\w.-]+", "-", "-".join(names))[:100]
+    target = folder / f"lm_eval-{told}.json"
+    write(target, results)
+    for file in folder.glob(f"{kept.name}*"):
+        file.unlink()
+    return results | {"file": str(target)}
+
+
+def asked(
+    model: "GPT2", config: EvaluateConfig, names: list[str], manager: Any, kept: Path
+) -> dict[str, Any]:
+    """What lm-eval makes of a model.
+
+    Args:
+        kept: how the files begin that answers are kept in.
+    """
     import lm_eval
 
     from gpt2lab.evaluation.lm_eval_adapter import LMEvalAdapter
 
-    model = load(
-        path,
-        precision=config.precision,
-        device=config.device,
-        allow_nonfinite=config.allow_nonfinite,
-    )
-    adapter = LMEvalAdapter(model, config.batch_tokens)
-    parameters = num_parameters(model)
-    deciding = {
-        "checkpoint_sha256": content_of_checkpoint(path),
-        "parameters": parameters,
-        "precision": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
-        "device": model.device.type,
-    }
-    name = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
-    make(folder)
-    kept = folder / f".lm_eval-{name}"
     found = lm_eval.simple_evaluate(
-        model=adapter,
+        model=LMEvalAdapter(model, config.batch_tokens),
         tasks=names,
         task_manager=manager,
         num_fewshot=config.num_fewshot,
@@ -76,24 +94,7 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
         log_samples=False,
     )
     assert found is not None
-    metrics = metrics_of(found["results"])
-    results = {
-        "task": "lm_eval",
-        "metrics": as_results("lm_eval", metrics, parameters),
-        "tasks": {task: of_task(found, task) for task in found["results"]},
-        "limit": config.limit,
-        "checkpoint": str(path),
-        **deciding,
-        "lm_eval_version": lm_eval.__version__,
-        "version": __version__,
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    asked = re.sub(r"[^\w.-]+", "-", "-".join(names))[:100]
-    target = folder / f"lm_eval-{asked}.json"
-    write(target, results)
-    for file in folder.glob(f"{kept.name}*"):
-        file.unlink()
-    return results | {"file": str(target)}
+    return found
 
 
 def check_installed() -> None:
@@ -117,9 +118,7 @@ def manager_of(include_path: str | None) -> Any:
         raise ConfigError(
             f"include_path: {include_path} is no folder; give one with lm-eval's tasks in yaml"
         )
-    if not is_reachable():
-        # The caches alone, at once, not after half a minute; read when datasets is imported.
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    stay_offline_if_alone()
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)

@@ -14,10 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_UNITS = 50
-"""Pieces are joined with their neighbours into so many units at most. Neighbours resemble each
-other, long stretches less so: were each piece a unit, intervals would be too narrow (the method of
-batch means; by Schmeiser 1982 more than 30 units make a test hardly any sharper)."""
+from gpt2lab.evaluation.statistics import MOST_UNITS, joined_sums
 
 
 class Reading(NamedTuple):
@@ -68,7 +65,5 @@ def cut(readings: Sequence[Reading], contexts: Sequence[int] | None) -> Pieces:
 
 def joined(pieces: Sequence[Pieces], most: int = MOST_UNITS) -> Pieces:
     """All pieces, neighbours of which are joined into at most so many units of alike many."""
-    whole = [np.concatenate(parts, axis=-1) for parts in zip(*pieces, strict=True)]
-    n = whole[2].shape[0]
-    starts = np.arange(min(n, most)) * n // min(n, most)
-    return Pieces(*(np.add.reduceat(values, starts, axis=-1) for values in whole))
+    whole = (np.concatenate(parts, axis=-1) for parts in zip(*pieces, strict=True))
+    return Pieces(*(joined_sums(values, most) for values in whole))

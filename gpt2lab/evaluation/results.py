@@ -1,6 +1,5 @@
 """What an evaluation found: a file of JSON, and a table beside published numbers."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from gpt2lab.durable import write_json
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.evaluation.published import SIZES, nearest
 from gpt2lab.evaluation.task import Metric
+from gpt2lab.run_folder import is_run
 
 EVALUATIONS = "evaluations"
 
@@ -21,7 +21,7 @@ def folder_of(checkpoint: Path, to: str | None) -> Path:
     """
     if to is not None:
         return Path(to).expanduser()
-    if (checkpoint / "receipt.json").is_file() or (checkpoint / "checkpoints").is_dir():
+    if is_run(checkpoint):
         return checkpoint / EVALUATIONS
     if checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
         return checkpoint.absolute().parent.parent / EVALUATIONS
@@ -33,18 +33,17 @@ def named(checkpoint: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", checkpoint.resolve().name) or "model"
 
 
-def check_writable(folder: Path) -> None:
+def make(folder: Path) -> None:
     """
     Raises:
-        ConfigError: naming what is in the way, before anything heavy.
+        ConfigError: if the file system will not have it.
     """
-    nearest_there = folder.absolute()
-    while not nearest_there.exists():
-        nearest_there = nearest_there.parent
-    if not nearest_there.is_dir():
-        raise ConfigError(f"to: {nearest_there} is a file; choose a folder")
-    if not os.access(nearest_there, os.W_OK | os.X_OK):
-        raise ConfigError(f"to: {nearest_there} cannot be written to; choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"to: {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
 
 
 def write(target: Path, results: dict[str, Any]) -> None:

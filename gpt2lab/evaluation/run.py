@@ -1,27 +1,21 @@
 """An evaluation from its checkpoint and data to its metrics."""
 
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpt2lab import __version__
-from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import EvaluateConfig
-from gpt2lab.data.prepare.progress import Progress
-from gpt2lab.errors import ConfigError, RunError
-from gpt2lab.evaluation.items import Item, Scores, fingerprint
+from gpt2lab.durable import check_writable
+from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
+from gpt2lab.evaluation.items import Item, fingerprint
 from gpt2lab.evaluation.journal import Journal
-from gpt2lab.evaluation.results import as_results, check_writable, folder_of, write
+from gpt2lab.evaluation.results import as_results, folder_of, make, write
 from gpt2lab.evaluation.task import BaseTask, Record
 from gpt2lab.evaluation.tasks import task_of
-from gpt2lab.loading import load, located
-from gpt2lab.weights import find_weights
-from gpt2lab.weights.layout import CONFIG
+from gpt2lab.loading import located
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -44,21 +38,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     checkpoint = Path(config.checkpoint).expanduser()
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
-    check_writable(folder)
+    check_writable(folder, "to")
     task = task_of(config)
     task.read()
-    model = load(
-        path,
-        precision=config.precision,
-        device=config.device,
-        allow_nonfinite=config.allow_nonfinite,
-    )
-    items = task.items(model)
-    items = items[: config.limit]
+    model = model_of(path, config)
+    items = task.items(model)[: config.limit]
     deciding = what_decides(config, task, path, model, items)
-    name = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
     make(folder)
-    with Journal(folder / f".{config.task.name}-{name}.journal") as journal:
+    with Journal(folder / f".{config.task.name}-{key_of(deciding)}.journal") as journal:
         records = scored(model, task, items, journal, config.batch_tokens)
     results: dict[str, Any] = {
         "task": config.task.name,
@@ -86,42 +73,10 @@ def what_decides(
 ) -> dict[str, Any]:
     """All that numbers depend on; how many are computed at once is none of it."""
     return {
-        "checkpoint_sha256": content_of_checkpoint(path),
+        **decided_by(path, model),
         "items_sha256": fingerprint(items),
         "protocol_sha256": hashlib.sha256(task.protocol.encode()).hexdigest(),
-        "parameters": num_parameters(model),
-        "precision": str(model.transformer.wte.weight.dtype).removeprefix("torch."),
-        "device": model.device.type,
     }
-
-
-def content_of_checkpoint(path: Path) -> str:
-    """A name for the bytes of a checkpoint's files."""
-    files = [path] if path.is_file() else [path / CONFIG, *find_weights(path)]
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
-
-
-def num_parameters(model: "GPT2") -> int:
-    """Of the model as it was trained: one packed for its precision keeps weights elsewhere."""
-    import torch
-
-    from gpt2lab.model import GPT2
-
-    with torch.device("meta"):
-        return GPT2(model.config).num_parameters()
-
-
-def make(folder: Path) -> None:
-    """
-    Raises:
-        ConfigError: if the file system will not have it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"to: {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
 
 
 def scored(
@@ -129,40 +84,11 @@ def scored(
 ) -> list[Record]:
     """The record of each item, in order; what the journal has is not scored again.
 
-    Batches are those of an evaluation that starts afresh, so that its numbers come out bit for bit.
-
     Raises:
         RunError: if the model's numbers are not finite.
     """
-    from gpt2lab.evaluation.scoring import plan, score_batch
+    from gpt2lab.evaluation.scoring import score_batches
 
-    batches = plan(items, batch_tokens)
-    done = [batch for batch in batches if journal.has(batch)]
-    position = sum(items[i].cost() for batch in done for i in batch)
-    progress = Progress(sum(item.cost() for item in items), position)
-    try:
-        for batch in batches:
-            if journal.has(batch):
-                continue
-            found = score_batch(model, [items[i] for i in batch], batch_tokens)
-            journal.add(
-                {i: task.record(i, finite(scores)) for i, scores in zip(batch, found, strict=True)}
-            )
-            tokens = sum(items[i].cost() for i in batch)
-            position += tokens
-            progress.add(position, tokens)
-    finally:
-        progress.close()
+    for batch in score_batches(model, items, batch_tokens, journal.has):
+        journal.add({number: task.record(number, scores) for number, scores in batch})
     return [journal.records[i] for i in range(len(items))]
-
-
-def finite(scores: list[Scores]) -> list[Scores]:
-    """
-    Raises:
-        RunError: if one is not, for which a model with NaN in it is to blame.
-    """
-    if not all(np.isfinite(each.nll).all() for each in scores):
-        raise RunError(
-            "checkpoint: the model's log-likelihoods are NaN or infinite; take another one"
-        )
-    return scores

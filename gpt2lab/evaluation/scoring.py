@@ -4,7 +4,7 @@ What a batch holds changes no result but for rounding: rows are padded on the ri
 attention does not look. Logits exist for scored tokens alone, a chunk at a time (`loss.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from gpt2lab.batch import IGNORE, Batch
+from gpt2lab.errors import RunError
 from gpt2lab.evaluation.items import Ids, Item, Scores
 from gpt2lab.loss import score_targets
+from gpt2lab.progress import Progress
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -28,10 +30,44 @@ once for all of its tokens (GPT-2 small in fp32 on a CPU: 30 ms, and 2 ms a toke
 
 def score(model: "GPT2", items: Sequence[Item], batch_tokens: int) -> list[list[Scores]]:
     """The scores of each continuation of each item, in their order."""
-    found: dict[int, list[Scores]] = {}
-    for numbers in plan(items, batch_tokens):
-        found |= zip(numbers, score_batch(model, [items[i] for i in numbers], batch_tokens))  # noqa: B905
+    found = {
+        i: scores for batch in score_batches(model, items, batch_tokens) for i, scores in batch
+    }
     return [found[i] for i in range(len(items))]
+
+
+def score_batches(
+    model: "GPT2",
+    items: Sequence[Item],
+    batch_tokens: int,
+    is_done: Callable[[list[int]], bool] = lambda batch: False,
+) -> Iterator[list[tuple[int, list[Scores]]]]:
+    """Each batch as it comes: its items, by number, with their scores. Shows how far it is.
+
+    Args:
+        is_done: whether a batch is to be left out. The others are those of an evaluation that
+            starts afresh, so that its numbers come out bit for bit.
+    Raises:
+        RunError: if the model's numbers are not finite.
+    """
+    batches = plan(items, batch_tokens)
+    position = sum(items[i].cost() for batch in batches if is_done(batch) for i in batch)
+    progress = Progress(sum(item.cost() for item in items), position)
+    try:
+        for batch in batches:
+            if is_done(batch):
+                continue
+            found = score_batch(model, [items[i] for i in batch], batch_tokens)
+            if not all(np.isfinite(scores.nll).all() for of_item in found for scores in of_item):
+                raise RunError(
+                    "checkpoint: the model's log-likelihoods are NaN or infinite; take another one"
+                )
+            yield list(zip(batch, found, strict=True))
+            tokens = sum(items[i].cost() for i in batch)
+            position += tokens
+            progress.add(position, tokens)
+    finally:
+        progress.close()
 
 
 def plan(items: Sequence[Item], batch_tokens: int) -> list[list[int]]:

@@ -4,7 +4,7 @@ models differ, by items that both have seen."""
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,10 @@ FEWEST_UNITS = 6
 EXACT_UNITS = 13
 """Up to so many, every way to turn their signs is counted; beyond, RANDOM_TURNS of them."""
 RANDOM_TURNS = 9_999
+MOST_UNITS = 50
+"""Stretches of one text that are taken as independent. Neighbours resemble each other, long
+stretches less so: were each window a unit, intervals would be too narrow (the method of batch
+means; by Schmeiser 1982 more than 30 units make a test hardly any sharper)."""
 
 
 class Interval(NamedTuple):
@@ -36,11 +40,11 @@ class Interval(NamedTuple):
 def mean_interval(sums: Sequence[float], counts: Sequence[float] | None = None) -> Interval:
     """sum(sums) / sum(counts), as nats per token over windows; counts None for a plain mean.
 
-    The items are what varies: windows, documents or questions, taken to be drawn independently.
+    The items are what varies: documents, questions or stretches of a text (`joined_sums`), taken
+    to be drawn independently.
     The ratio's standard error is that of its first-order expansion (the delta method): with
     residuals r_i = sum_i - mean * count_i, it is sqrt(n / (n - 1) * sum r_i^2) / sum(counts), and
-    the interval reaches 1.96 of them to each side. Neighbouring windows of one document resemble
-    each other, which makes it somewhat too narrow: where there are many documents, take these.
+    the interval reaches 1.96 of them to each side.
     """
     n = len(sums)
     counts = [1.0] * n if counts is None else counts
@@ -51,6 +55,13 @@ def mean_interval(sums: Sequence[float], counts: Sequence[float] | None = None) 
     squares = math.fsum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
     error = math.sqrt(n / (n - 1) * squares) / total
     return Interval(mean, mean - Z_95 * error, mean + Z_95 * error)
+
+
+def joined_sums(values: ArrayLike, most: int = MOST_UNITS) -> NDArray[Any]:
+    """Sums over neighbours, at most so many and of alike many, along the last axis."""
+    values = np.asarray(values)
+    n = values.shape[-1]
+    return np.add.reduceat(values, np.arange(min(n, most)) * n // min(n, most), axis=-1)
 
 
 def share_interval(right: Sequence[bool]) -> Interval:

@@ -89,6 +89,11 @@ def gpt2_pieces() -> list[str]:
     return [*byte_characters().values(), *map("".join, read_merges()), END_OF_TEXT]
 
 
+def gpt2_vocabulary() -> dict[str, int]:
+    """What vocab.json of the Hugging Face layout holds."""
+    return {piece: number for number, piece in enumerate(gpt2_pieces())}
+
+
 class GPT2Tokenizer:
     """GPT-2's byte-level byte-pair encoding (GPT-2 paper, section 2.2), merged by tiktoken.
 

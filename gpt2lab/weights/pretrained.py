@@ -16,7 +16,7 @@ from gpt2lab.errors import CheckpointError
 from gpt2lab.generation.speech import Speech
 from gpt2lab.model import GPT2, stored_rows
 from gpt2lab.tokenizer import gpt2_tokenizer
-from gpt2lab.tokenizer.gpt2 import gpt2_pieces
+from gpt2lab.tokenizer.gpt2 import gpt2_vocabulary
 from gpt2lab.weights.layout import ANOTHER, CONFIG, SPEECH, find_weights, read_config
 from gpt2lab.weights.spoken import read_speech
 from gpt2lab.weights.tensors import (
@@ -96,7 +96,7 @@ def has_gpt2_vocabulary(folder: Path, vocab_size: int) -> bool:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return bool(found == {piece: number for number, piece in enumerate(gpt2_pieces())})
+    return bool(found == gpt2_vocabulary())
 
 
 def theirs(name: str, tensor: Tensor, vocab_size: int) -> Tensor:

@@ -1,9 +1,9 @@
 """The folder of an export: whether it may be written, found out without torch."""
 
-import os
 import re
 from pathlib import Path
 
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError
 
 FILES = re.compile(
@@ -36,16 +36,12 @@ def check_place(to: Path) -> None:
     Raises:
         ConfigError: if there can be no folder.
     """
-    place = nearest = to.resolve()
+    place = to.resolve()
     if place == Path.cwd():
         raise ConfigError(f"to: {to} is the folder that you are in; name one inside of it")
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ConfigError(f"to: {nearest} is a file; choose a folder")
-    above = place.parent if nearest == place else nearest
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"to: {above} cannot be written to; choose another folder")
+    if place.exists() and not place.is_dir():
+        raise ConfigError(f"to: {place} is a file; choose a folder")
+    check_writable(place.parent, "to")  # where the folder is written before it takes its place
 
 
 def check_content(to: Path, source: Path, overwrite: bool) -> None:

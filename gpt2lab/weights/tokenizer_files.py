@@ -13,7 +13,7 @@ from gpt2lab.tokenizer import (
     GPT2Tokenizer,
     Tokenizer,
 )
-from gpt2lab.tokenizer.gpt2 import gpt2_pieces, read_merges
+from gpt2lab.tokenizer.gpt2 import gpt2_vocabulary, read_merges
 
 NO_TOKEN = "<unk>"
 """In no vocabulary: with it, a text that has no ids is refused, not shortened."""
@@ -87,10 +87,6 @@ def stages(tokenizer: Tokenizer) -> dict[str, Any]:
     digits = {str(digit): digit for digit in range(tokenizer.vocab_size)}
     # without a decoder there is a space between two tokens
     return words(digits, split(BETWEEN_DIGITS, "Removed"), None)
-
-
-def gpt2_vocabulary() -> dict[str, int]:
-    return {piece: number for number, piece in enumerate(gpt2_pieces())}
 
 
 def vocabulary_of_characters(tokenizer: CharTokenizer) -> dict[str, int]:

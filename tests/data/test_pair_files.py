@@ -48,7 +48,7 @@ def test_a_truncated_file_is_refused(tmp_path, name):
         (b"\n \n", r"a.jsonl: is empty"),
         (LINES + b"nonsense", r"a.jsonl:4: is not JSON \(.*\); write one \{"),
         (LINES + b"[" * 100_000, r"a.jsonl:4: is not JSON \(.*\); write one \{"),
-        (b'["source", "target"]', r"a.jsonl:1: is no JSON object; write \{"),
+        (b'["source", "target"]', r"a.jsonl:1: is no JSON object; write one \{"),
         (b'{"source": "a"}', r"a.jsonl:1: has no field target \(its fields: source\); add it"),
         (b"{}", r"a.jsonl:1: has no field source \(its fields: none\); add it"),
         (b'{"source": "a", "target": 3}', r"a.jsonl:1: target is int, not text; write it in"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gpt2lab.errors import ConfigError, DataError
-from gpt2lab.evaluation import lm_eval_run
+from gpt2lab.evaluation import lm_eval_run, scoring
 from gpt2lab.evaluation.until import before_any
 from gpt2lab.tokenizer.gpt2 import vocabulary_file
 from tests.evaluation.models import CONTEXT, ours, saved, text_model
@@ -18,7 +18,6 @@ lm_eval = pytest.importorskip("lm_eval", reason="pip install 'gpt2lab[lm-eval]'"
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from gpt2lab.evaluation import lm_eval_adapter  # noqa: E402
 from gpt2lab.evaluation.lm_eval_adapter import LMEvalAdapter  # noqa: E402
 
 CHOICES = """\
@@ -129,13 +128,13 @@ def test_nothing_is_certain_to_follow(made):
 
 def test_a_context_is_read_once_for_all_its_answers(made, monkeypatch):
     seen = []
-    scored = lm_eval_adapter.score_batch
+    scored = scoring.score_batch
 
     def counting(model, items, batch_tokens):
         seen.extend(items)
         return scored(model, items, batch_tokens)
 
-    monkeypatch.setattr(lm_eval_adapter, "score_batch", counting)
+    monkeypatch.setattr(scoring, "score_batch", counting)
     LMEvalAdapter(made[1]).loglikelihood(requests("loglikelihood", *PAIRS[:24]))
     assert sorted(len(item.continuations) for item in seen) == [3] * 8
 

@@ -220,10 +220,10 @@ def test_a_disagreement_is_told(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "row", "problem"),
     [
-        ("lambada", {"txt": "a b"}, r"a\.jsonl:2: has no text in field text \(its fields: txt\)"),
-        ("lambada", {"text": 3}, r"a\.jsonl:2: has no text in field text"),
+        ("lambada", {"txt": "a b"}, r"a\.jsonl:2: has no field text \(its fields: txt\)"),
+        ("lambada", {"text": 3}, r"a\.jsonl:2: text is int, not text"),
         ("lambada", {"text": "a b "}, r"a\.jsonl:2: ends with a blank"),
-        ("lambada", {"text": "a \ud800"}, r"a\.jsonl:2: text holds U\+D800, half of a character"),
+        ("lambada", {"text": "a \ud800"}, r"a\.jsonl:2: text holds U\+D800, half of a surrogate"),
         ("lambada", [1], r"a\.jsonl:2: is no JSON object"),
         ("hellaswag", {**SWAG, "label": ""}, r"a\.jsonl:2: label '' is none of its endings"),
         ("hellaswag", {**SWAG, "label": "4"}, r"a\.jsonl:2: label '4' is none of its endings"),
@@ -237,7 +237,7 @@ def test_a_disagreement_is_told(monkeypatch):
             {**SWAG, "endings": ["a", "[b]", "c", "d"]},
             "2: an ending is empty",
         ),
-        ("hellaswag", {"endings": []}, r"a\.jsonl:2: has no text in field ctx_a"),
+        ("hellaswag", {"endings": []}, r"a\.jsonl:2: has no field ctx_a"),
         ("cbt", {"question": "a", "answer": "b", "options": ["b"]}, "no question with one XXXXX"),
         (
             "cbt",

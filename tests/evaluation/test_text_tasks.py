@@ -84,6 +84,30 @@ def test_without_a_start_token_the_first_token_is_read_alone(models, tmp_path):
     assert math.log(found["token_perplexity"].interval.value) == pytest.approx(nats, abs=1e-5)
 
 
+def test_what_nothing_precedes_flatters_no_model(models, tmp_path):
+    """Without a start token nothing asks for a first token, which does not make its bytes free."""
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "a b c"}\n' * 20)
+    found = run("perplexity", models[1], tmp_path / "a.jsonl", add_start_token=False)
+    nats = math.log(found["token_perplexity"].interval.value)  # of " b" and " c"
+    tokens, words, num_bytes = 3 + 1, 3 + 1, 5 + 1
+    bits = nats / math.log(2) * tokens / num_bytes
+    assert found["bits_per_byte"].interval.value == pytest.approx(bits)
+    word_nats = math.log(found["word_perplexity"].interval.value)
+    assert word_nats == pytest.approx(nats * tokens / words)
+
+
+def test_the_interval_of_one_text_is_not_narrower_for_more_windows(models, tmp_path):
+    """Neighbouring windows resemble each other; at stride 1 each has one token to say."""
+    (tmp_path / "a.txt").write_text(TEXT * 4)
+    found = run("perplexity", models[1], tmp_path / "a.txt", stride=1, limit=300)
+    assert found["token_perplexity"].over == "stretches of windows"
+    task = task_of(EvaluateConfig("x", Task.perplexity, "x"))
+    task.document_of = [0] * 300
+    records = [{"nll": float(n // 6), "tokens": 1} for n in range(300)]
+    nll, tokens, _ = task.sums(records)
+    assert (nll, tokens) == ([6.0 * n for n in range(50)], [6] * 50)
+
+
 def test_documents_stand_for_themselves(models, tmp_path):
     theirs, model = models
     lines = [f"Line {i} is here, and the {i * 7} dogs." for i in range(40)]
@@ -157,8 +181,7 @@ def test_a_model_of_characters_is_asked_in_characters(tmp_path):
     path.write_text("a line of text\n" * 10)
     found = run("perplexity", model, path)
     tokens, bits = found["token_perplexity"].interval, found["bits_per_byte"].interval
-    # All but the first character are scored: there is no start token.
-    assert math.log2(tokens.value) * 149 / 150 == pytest.approx(bits.value)
+    assert math.log2(tokens.value) == pytest.approx(bits.value)
     path.write_text("a Line")
     with pytest.raises(DataError, match=r"a\.txt: the character 'L' \(U\+004C\) at index 2"):
         run("perplexity", model, path)

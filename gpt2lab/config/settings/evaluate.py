@@ -32,8 +32,8 @@ class EvaluateConfig:
     """All settings of `python -m gpt2lab.evaluate`."""
 
     checkpoint: str | None = verbatim()
-    """A run folder (its best checkpoint, else its last), a checkpoint file, or a folder in the
-    Hugging Face layout."""
+    """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
+    Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     task: Task | None = None
     """perplexity of any text, lambada, hellaswag, wikitext2, wikitext103, ptb, enwik8, text8, cbt,
     1bw, or sort; compare, which is better of two; lm_eval, any task of lm-eval."""

@@ -30,7 +30,6 @@ from gpt2lab.data.prepare.partial import (
     read_journal,
     write_whole,
 )
-from gpt2lab.data.prepare.progress import Progress, say
 from gpt2lab.data.prepare.sources import Source, dataset_files, deciding, open_source, stem
 from gpt2lab.data.tokens import (
     FORMAT,
@@ -42,6 +41,7 @@ from gpt2lab.data.tokens import (
 )
 from gpt2lab.data.verify import PREPARE
 from gpt2lab.errors import DataError, Gpt2labError
+from gpt2lab.progress import Progress, say
 from gpt2lab.tokenizer import (
     CharTokenizer,
     Tokenizer,

@@ -6,12 +6,12 @@ from typing import Any
 
 from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError
 from gpt2lab.evaluation.compare.sides import Side, side_of
 from gpt2lab.evaluation.compare.sort import compare_sort
 from gpt2lab.evaluation.compare.text import compare_text, documents_of
-from gpt2lab.evaluation.results import check_writable, folder_of, named, write
-from gpt2lab.evaluation.run import make
+from gpt2lab.evaluation.results import folder_of, make, named, write
 from gpt2lab.loading import located
 
 
@@ -31,7 +31,7 @@ def compare(config: EvaluateConfig) -> dict[str, Any]:
     checkpoints = [Path(given).expanduser() for given in (config.a, config.b) if given is not None]
     paths = [located(checkpoint) for checkpoint in checkpoints]
     folder = folder_of(checkpoints[0], config.to)
-    check_writable(folder)
+    check_writable(folder, "to")
     documents = None if config.data is None else documents_of(config)
     a, b = (side_of(key, path, config) for key, path in zip("ab", paths, strict=True))
     is_sort = sorts(a, b)

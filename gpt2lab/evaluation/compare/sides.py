@@ -1,18 +1,16 @@
 """One of the two that are compared: its model, and what it makes of the items."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.evaluation.checkpoint import key_of, model_of
 from gpt2lab.evaluation.items import Item
 from gpt2lab.evaluation.journal import Journal
 from gpt2lab.evaluation.run import scored, what_decides
 from gpt2lab.evaluation.task import BaseTask, Record
-from gpt2lab.loading import load
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2
@@ -35,8 +33,7 @@ class Side:
         """Of each item; what a killed comparison had scored is not scored again."""
         items = list(items[: config.limit])
         self.deciding = what_decides(config, task, self.path, self.model, items)
-        name = hashlib.sha256(json.dumps(self.deciding, sort_keys=True).encode()).hexdigest()[:16]
-        with Journal(folder / f".compare-{name}.journal") as journal:
+        with Journal(folder / f".compare-{key_of(self.deciding)}.journal") as journal:
             self.journals.append(journal)
             return scored(self.model, task, items, journal, config.batch_tokens)
 
@@ -47,10 +44,4 @@ class Side:
 
 
 def side_of(key: str, path: Path, config: EvaluateConfig) -> Side:
-    model = load(
-        path,
-        precision=config.precision,
-        device=config.device,
-        allow_nonfinite=config.allow_nonfinite,
-    )
-    return Side(key, path, model)
+    return Side(key, path, model_of(path, config))

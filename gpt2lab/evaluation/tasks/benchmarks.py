@@ -1,8 +1,9 @@
 """Texts that models are compared at: the language modelling part of the GPT-2 paper's table 3."""
 
+from gpt2lab.data.jsonl import decoded, field
 from gpt2lab.evaluation.detokenize import ONE_BILLION_WORDS, WIKITEXT
 from gpt2lab.evaluation.detokenize import PTB as PTB_RULES
-from gpt2lab.evaluation.files import content_of, decoded, field, one_file
+from gpt2lab.evaluation.files import content_of, one_file
 from gpt2lab.evaluation.hub import PARQUET, HubDataset, rows_of_hub
 from gpt2lab.evaluation.tasks.text import Document, TextTask
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.data.jsonl import Row, field
 from gpt2lab.errors import DataError
 from gpt2lab.evaluation.detokenize import CHILDRENS_BOOKS, detokenized
-from gpt2lab.evaluation.files import Row, field, files_of, rows_of, text_of, texts
+from gpt2lab.evaluation.files import files_of, rows_of, text_of, texts
 from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
 from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import Metric, Record

@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gpt2lab.data.jsonl import Row, field
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Row, field, one_file, rows_of, texts
-from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
+from gpt2lab.evaluation.files import texts
+from gpt2lab.evaluation.hub import HubDataset, rows_given
 from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import Metric, Record
 from gpt2lab.evaluation.tasks.choices import Choice, ChoiceTask, lowest
@@ -26,11 +27,7 @@ class HellaSwag(ChoiceTask):
     local = "hellaswag_val.jsonl"
 
     def read_choices(self) -> list[Choice]:
-        if self.config.data is None:
-            rows = rows_of_hub(self.hub, self.local)
-        else:
-            rows = list(rows_of(one_file(self.config.data, self.local)))
-        return [choice_of(row) for row in rows]
+        return [choice_of(row) for row in rows_given(self.config.data, self.hub, self.local)]
 
     def metrics(self, records: Sequence[Record], model: "GPT2") -> list[Metric]:
         plain, normed = [], []

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.data.jsonl import field
 from gpt2lab.errors import DataError
-from gpt2lab.evaluation.files import Text, field, one_file, rows_of
-from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
+from gpt2lab.evaluation.files import Text
+from gpt2lab.evaluation.hub import HubDataset, rows_given
 from gpt2lab.evaluation.items import Item, Scores, fitted, too_long
 from gpt2lab.evaluation.reading import begun, pair, speech_of_text
 from gpt2lab.evaluation.statistics import Interval, mean_interval, perplexity, share_interval
@@ -38,10 +39,7 @@ class Lambada(BaseTask):
         self.passages: list[Text] = []
 
     def read(self) -> None:
-        if self.config.data is None:
-            rows = rows_of_hub(self.hub, self.local)
-        else:
-            rows = list(rows_of(one_file(self.config.data, self.local)))
+        rows = rows_given(self.config.data, self.hub, self.local)
         self.passages = [Text(row.place, field(row, "text")) for row in rows]
         if not self.passages:
             raise DataError(f'data: {self.config.data} is empty; write one {{"text": ...}} a line')

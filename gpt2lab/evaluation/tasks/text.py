@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.config import EvaluateConfig
+from gpt2lab.data.jsonl import field
 from gpt2lab.data.prepare import builtin
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.detokenize import Rule, detokenized
-from gpt2lab.evaluation.files import field, files_of, one_file, rows_of, text_of
+from gpt2lab.evaluation.files import files_of, one_file, rows_of, text_of
 from gpt2lab.evaluation.hub import HubDataset
 from gpt2lab.evaluation.items import Item, Scores
 from gpt2lab.evaluation.reading import encoded, speech_of_text
-from gpt2lab.evaluation.statistics import mean_interval, perplexity
+from gpt2lab.evaluation.statistics import joined_sums, mean_interval, perplexity
 from gpt2lab.evaluation.task import BaseTask, Metric, Record
 from gpt2lab.evaluation.windows import started, windows
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gpt2lab.model import GPT2
 
 MANY_DOCUMENTS = 30
-"""From so many on, intervals are taken over documents: windows of one resemble each other."""
+"""From so many on, intervals are taken over documents, else over stretches of windows."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class TextTask(BaseTask):
         self.documents: list[Document] = []
         self.document_of: list[int] = []
         self.tokens: list[int] = []
-        """Scored ones, of each document."""
+        """Of each document, its first too, which without a start token is not scored."""
 
     @abstractmethod
     def read_documents(self) -> list[Document]: ...
@@ -89,10 +90,10 @@ class TextTask(BaseTask):
         start = self.start_of(speech)
         items = []
         for number, document in enumerate(self.documents):
-            stream = started(encoded(speech, document.text, document.place), start)
-            own = list(windows(stream, context, stride))
+            ids = encoded(speech, document.text, document.place)
+            own = list(windows(started(ids, start), context, stride))
             self.document_of += [number] * len(own)
-            self.tokens.append(len(stream) - 1)
+            self.tokens.append(len(ids))
             items += own
         if not items:
             raise DataError(
@@ -114,8 +115,8 @@ class TextTask(BaseTask):
         return {"nll": math.fsum(only.nll), "tokens": len(only.nll)}
 
     def metrics(self, records: Sequence[Record], model: "GPT2") -> list[Metric]:
-        """Words and bytes are those of the documents that were begun; where a limit cuts one off,
-        it counts as having as many a token there as all in all."""
+        """Words and bytes a token are those of the documents that were begun, whole: what a limit
+        cuts off, and a first token that nothing precedes, count as if they were scored alike."""
         seen = self.documents[: self.document_of[len(records) - 1] + 1]
         tokens = sum(self.tokens[: len(seen)])
         nll, counts, over = self.sums(records)
@@ -135,11 +136,12 @@ class TextTask(BaseTask):
         by_document: dict[int, list[Record]] = {}
         for number, record in enumerate(records):
             by_document.setdefault(self.document_of[number], []).append(record)
-        groups, over = list(by_document.values()), "documents"
-        if len(groups) < MANY_DOCUMENTS:
-            groups, over = [[record] for record in records], "windows"
-        nll = [math.fsum(r["nll"] for r in group) for group in groups]
-        return nll, [sum(r["tokens"] for r in group) for group in groups], over
+        if len(by_document) >= MANY_DOCUMENTS:
+            groups = by_document.values()
+            nll = [math.fsum(r["nll"] for r in group) for group in groups]
+            return nll, [sum(r["tokens"] for r in group) for group in groups], "documents"
+        nll, tokens = (joined_sums([r[key] for r in records]).tolist() for key in ("nll", "tokens"))
+        return nll, tokens, "windows" if len(nll) == len(records) else "stretches of windows"
 
 
 class Perplexity(TextTask):

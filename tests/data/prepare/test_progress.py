@@ -5,7 +5,7 @@ import re
 import pytest
 
 from gpt2lab.data.prepare import prepare
-from gpt2lab.data.prepare.progress import Progress
+from gpt2lab.progress import Progress
 from tests.data.prepare.corpora import config, write_jsonl
 
 
@@ -20,7 +20,7 @@ def test_a_line_tells_speed_share_and_time_left():
 
 @pytest.mark.usefixtures("tiny_batches")
 def test_without_a_terminal_progress_is_plain_lines(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("gpt2lab.data.prepare.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("gpt2lab.progress.LINE_EVERY_S", 0.0)
     prepare(config(write_jsonl(tmp_path / "a.jsonl")), tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"[\d,]+ tokens, [\d,]+ tokens/s, 100%, 0 s left", lines[-2])

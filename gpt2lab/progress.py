@@ -1,4 +1,4 @@
-"""How far a preparation is: a bar on a terminal, a line now and then elsewhere; all on stderr."""
+"""How far something long is: a bar on a terminal, a line now and then elsewhere; all on stderr."""
 
 import sys
 import time
