@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab import __version__
 from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.loading import load
@@ -30,8 +31,9 @@ def model_of(path: Path, config: EvaluateConfig) -> "GPT2":
 
 
 def decided_by(path: Path, model: "GPT2") -> dict[str, Any]:
-    """All of a model that its numbers depend on."""
+    """All that numbers depend on but for the items: the model, and the code that reads it."""
     return {
+        "version": __version__,
         "checkpoint_sha256": content_of(path),
         "tokenizer": None if model.speech is None else model.speech.tokenizer.fingerprint,
         "parameters": num_parameters(model),

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab import __version__
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.durable import check_writable
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
@@ -59,7 +58,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "stride": config.stride,
         "protocol": task.protocol,
         **deciding,
-        "version": __version__,
         "seconds": round(time.perf_counter() - began, 3),
     }
     target = folder / f"{config.task.name}.json"
