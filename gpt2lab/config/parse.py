@@ -40,7 +40,9 @@ def parse(
     """
     found = [] if found is None else found
     config = _build(root, plain, "", found)
-    found += problems(config)
+    told = {problem.partition(":")[0] for problem in found}
+    # Of the default that stands in for a wrong value there is nothing to say.
+    found += [problem for problem in problems(config) if problem.partition(":")[0] not in told]
     if found:
         raise ConfigError(*found)
     return config

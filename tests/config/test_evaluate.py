@@ -103,3 +103,10 @@ def test_all_mistakes_are_told_at_once():
         "to",
         "stride",
     ]
+
+
+def test_a_task_that_does_not_exist_is_one_problem():
+    with pytest.raises(ConfigError) as error:
+        settings_from("evaluate", ["checkpoint=a", "task=lambda"])
+    (problem,) = error.value.problems
+    assert problem.startswith("task: 'lambda' is not an option; did you mean lambada?")
