@@ -1,5 +1,6 @@
 """What happens around the steps: speed, progress, curves, a profile, and the stop."""
 
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -14,18 +15,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from gpt2lab import ranks
-from gpt2lab.config import HIGHER_IS_BETTER, parse_stop_at
+from gpt2lab.config import HIGHER_IS_BETTER, Precision, parse_stop_at
 from gpt2lab.curves import draw_curves
 from gpt2lab.errors import RunError
 from gpt2lab.guard import Guard
+from gpt2lab.peak import Peak, peak_of
 from gpt2lab.signals import Listener
+
+log = logging.getLogger("gpt2lab")
 
 
 class Throughput(Callback):
-    """Tokens and seconds of training alone: evaluations and checkpoints are not counted."""
+    """Tokens and seconds of training alone: evaluations and checkpoints are not counted.
 
-    def __init__(self, tokens_per_step: int) -> None:
+    Args:
+        tokens_per_step: on all devices.
+        flops_per_step: the model's, for its share of what the devices could do.
+        precision: of the matrix products; None for no such share.
+    """
+
+    def __init__(
+        self, tokens_per_step: int, flops_per_step: int = 0, precision: Precision | None = None
+    ) -> None:
         self.tokens_per_step = tokens_per_step
+        self.flops_per_step = flops_per_step
+        self.precision = precision
+        self.peak: Peak | None = None
+        """Of all devices; looked for when the first record is due, for a CPU is measured."""
+        self._has_looked = False
         self.seconds = 0.0
         self.steps = 0
         self._mark: float | None = None
@@ -34,6 +51,16 @@ class Throughput(Callback):
     @property
     def tokens_per_second(self) -> float:
         return self.steps * self.tokens_per_step / self.seconds if self.seconds else 0.0
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation of the whole training; None where no peak is known."""
+        return self.utilisation(self.steps, self.seconds)
+
+    def utilisation(self, steps: int, seconds: float) -> float | None:
+        if self.peak is None or not seconds:
+            return None
+        return steps * self.flops_per_step / seconds / self.peak.flops_per_second
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "steps": self.steps}
@@ -53,10 +80,28 @@ class Throughput(Callback):
         self.steps += 1
         self._mark = now  # the next batch's loading counts too
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            steps, seconds = self._at_last_record
-            tokens = (self.steps - steps) * self.tokens_per_step
-            pl_module.record({"train/tokens_per_second": tokens / (self.seconds - seconds)})
+            self._look_for_peak(trainer, pl_module)
+            pl_module.record(self._since_last_record())
             self._at_last_record = self.steps, self.seconds
+
+    def _since_last_record(self) -> dict[str, float]:
+        steps = self.steps - self._at_last_record[0]
+        seconds = self.seconds - self._at_last_record[1]
+        metrics = {"train/tokens_per_second": steps * self.tokens_per_step / seconds}
+        mfu = self.utilisation(steps, seconds)
+        return metrics if mfu is None else metrics | {"train/mfu": mfu}
+
+    def _look_for_peak(self, trainer: Trainer, pl_module: Any) -> None:
+        """Once, on all ranks at the same step: together they share the cores of a machine."""
+        if self._has_looked or self.precision is None:
+            return
+        self._has_looked = True
+        peak = peak_of(pl_module.device, self.precision)
+        self._mark = time.perf_counter()  # that was not training
+        if peak is not None:
+            self.peak = peak.of(trainer.world_size)
+            rate = self.peak.flops_per_second
+            log.info("peak of all devices: %.4g FLOP/s, %s", rate, peak.source)
 
     def on_validation_start(self, *_: Any) -> None:
         self._mark = None

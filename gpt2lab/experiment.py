@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import seed_everything
 
 from gpt2lab import launch, run_folder
@@ -34,7 +33,7 @@ from gpt2lab.init_from import Source, check_shape, source_of, vocabulary_of
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
 from gpt2lab.model import GPT2
-from gpt2lab.precision import chosen_precision
+from gpt2lab.precision import chosen_precision, device_type
 from gpt2lab.resume import (
     Origin,
     changed_settings,
@@ -187,13 +186,8 @@ def vocabulary(data: StepDataModule) -> Tokenizer:
 
 def choose_precision(settings: TrainConfig) -> Precision:
     """What `auto` stands for on this machine."""
-    device_type = "cpu"
-    if settings.trainer.get("accelerator") != "cpu":
-        if torch.cuda.is_available():
-            device_type = "cuda"
-        elif torch.backends.mps.is_available():
-            device_type = "mps"
-    return chosen_precision(settings.precision, device_type)
+    accelerator = settings.trainer.get("accelerator")
+    return chosen_precision(settings.precision, device_type(accelerator))
 
 
 def quiet() -> None:

@@ -24,6 +24,7 @@ COLUMNS = [
     "train/lr",
     "train/grad_norm",
     "train/tokens_per_second",
+    "train/mfu",
     *HIGHER_IS_BETTER,
 ]
 

@@ -1,4 +1,4 @@
-"""The number format that `auto` stands for."""
+"""What `auto` stands for: of number formats, and of devices."""
 
 from typing import Any
 
@@ -19,3 +19,13 @@ def chosen_precision(precision: Precision, device_type: str) -> Precision:
     else:
         bf16 = False
     return Precision.bf16 if bf16 else Precision.fp32
+
+
+def device_type(accelerator: str | None) -> str:
+    """Where Lightning trains with this accelerator: `cuda`, `mps` or `cpu`."""
+    if accelerator != "cpu":
+        if torch.cuda.is_available():
+            return "cuda"
+        if torch.backends.mps.is_available():
+            return "mps"
+    return "cpu"

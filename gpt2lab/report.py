@@ -30,7 +30,7 @@ def summarize(
             if name in HIGHER_IS_BETTER:
                 choose = max if HIGHER_IS_BETTER[name] else min
                 best[name] = choose(best.get(name, last[name]), last[name])
-    steps = trainer.global_step
+    steps, mfu, peak = trainer.global_step, throughput.mfu, throughput.peak
     return {
         "last": last,
         "best": best,
@@ -38,6 +38,8 @@ def summarize(
         "tokens": steps * throughput.tokens_per_step,
         "seconds": round(throughput.seconds, 3),
         "tokens_per_second": round(throughput.tokens_per_second, 1),
+        "mfu": None if mfu is None else round(mfu, 4),
+        "peak_flops_per_second": None if peak is None else round(peak.flops_per_second),
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "stop_reason": stop.reason or "a callback",
         "ended_by": stop.ended_by,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
 
@@ -21,9 +22,12 @@ from gpt2lab.data.module import StepDataModule
 from gpt2lab.durable import write_json
 from gpt2lab.errors import RunError
 from gpt2lab.exit import exit_code
+from gpt2lab.flops import step_flops
 from gpt2lab.guard import Guard
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded, RunLog
+from gpt2lab.peak import peak_facts
+from gpt2lab.precision import device_type
 from gpt2lab.report import show, show_end, summarize
 from gpt2lab.resume import Origin, show_changes
 from gpt2lab.signals import Listener
@@ -92,7 +96,8 @@ class Training:
             listener=self.listener,
             save=self.checkpoints.save_now,
         )
-        self.throughput = Throughput(data.tokens_per_step)
+        flops = step_flops(module.model, data.tokens_per_step, settings.batch_size)
+        self.throughput = Throughput(data.tokens_per_step, flops, precision)
         self.metrics = Guarded("metrics.csv", partial(CSVLogger, folder / "metrics.csv"))
         self.trainer: Trainer = build_trainer(
             settings, precision, self._callbacks(rank), self._loggers(), folder
@@ -113,10 +118,12 @@ class Training:
 
     def _receipt(self, precision: Precision) -> dict[str, Any]:
         """The run's first one, with a line for each time it went on; or a new one."""
+        device = device_type(self.settings.trainer.get("accelerator"))
         now = {
             "data": self.data.fingerprint(),
             "precision": precision.name,
             "world_size": self.settings.devices,
+            "peak": peak_facts(torch.device(device), precision),
             **slurm.facts(),
         }
         facts: dict[str, Any] = {"seed": self.settings.seed}

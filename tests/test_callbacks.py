@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from gpt2lab.callbacks import Throughput
+from gpt2lab.config import Precision
 from gpt2lab.curves import draw_curves
+from gpt2lab.peak import Peak
 
 
 def test_a_terminal_sees_steps_loss_and_speed(tmp_path):
@@ -48,6 +51,43 @@ def test_speed_counts_training_alone(monkeypatch):
     throughput.on_train_batch_end(Trainer, None)  # 3 s
     assert throughput.seconds == 5
     assert throughput.tokens_per_second == pytest.approx(20)
+
+
+def test_utilisation_is_the_share_of_all_devices_peak(monkeypatch):
+    monkeypatch.setattr("gpt2lab.callbacks.peak_of", lambda *_: Peak(100.0, "a guess"))
+    recorded = speed_of_two_steps(monkeypatch)
+    # 60 operations in each second of training; finding the peak takes 7 s that are not.
+    assert recorded == {"train/tokens_per_second": 50, "train/mfu": 60 / (2 * 100)}
+
+
+def test_unknown_hardware_has_no_utilisation(monkeypatch):
+    monkeypatch.setattr("gpt2lab.callbacks.peak_of", lambda *_: None)
+    assert speed_of_two_steps(monkeypatch) == {"train/tokens_per_second": 50}
+
+
+def speed_of_two_steps(monkeypatch) -> dict[str, float]:
+    """What is recorded after the second."""
+    clock = iter([0.0, 1.0, 8.0, 9.0, 10.0])
+    monkeypatch.setattr("gpt2lab.callbacks.time.perf_counter", lambda: next(clock))
+
+    class Trainer:
+        global_step = 1
+        world_size = 2
+        log_every_n_steps = 1
+
+    class Module:
+        device = torch.device("cpu")
+        record = staticmethod(lambda metrics: recorded.append(metrics))
+
+    recorded: list[dict[str, float]] = []
+    throughput = Throughput(50, flops_per_step=60, precision=Precision.fp32)
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, Module)
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, Module)
+    assert throughput.seconds == 2
+    assert throughput.mfu in (None, recorded[0].get("train/mfu"))
+    return recorded[1]
 
 
 def test_no_rows_no_picture(tmp_path):

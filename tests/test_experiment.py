@@ -83,6 +83,12 @@ def test_a_run_folder_says_all_about_the_run(short, capsys):
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert [bool(row["val/loss"]) for row in rows] == [False, True, False, True]
     assert all(float(row["train/tokens_per_second"]) > 0 for row in rows)
+    assert all(0 < float(row["train/mfu"]) < 1 for row in rows)
+    assert receipt["peak"]["flops_per_second"] is None
+    assert receipt["peak"]["source"].startswith("a product of fp32 matrices, measured when")
+    flops = 6 * (85_584 - 11 * 48) + 12 * 3 * 48 * 11  # a token's
+    expected = flops * summary["tokens_per_second"] / summary["peak_flops_per_second"]
+    assert summary["mfu"] == pytest.approx(expected, abs=1e-4)
     assert (result.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     samples = (result.folder / "samples.md").read_text()
     assert [line for line in samples.splitlines() if line.startswith("##")] == [

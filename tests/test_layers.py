@@ -24,7 +24,7 @@ def imported(file: Path) -> set[str]:
 
 
 BELOW = {"batch", "config", "durable", "errors", "progress", "tokenizer"}
-MODEL_WING = {"model", "loss", "optim", "generation", "precision", "weights"}
+MODEL_WING = {"flops", "generation", "loss", "model", "optim", "peak", "precision", "weights"}
 
 
 def files_of(name: str) -> list[Path]:

@@ -345,7 +345,10 @@ def said(folder):
     """All that a run says of itself, but for what depends on the clock."""
     rows = read_metrics(folder / "metrics.csv")
     summary = read_json(folder / "summary.json")
-    clocks = ("train/tokens_per_second", "seconds", "tokens_per_second", "peak_memory_bytes")
+    clocks = (
+        *("train/tokens_per_second", "train/mfu", "seconds", "tokens_per_second", "mfu"),
+        *("peak_flops_per_second", "peak_memory_bytes"),
+    )
     for part in (*rows, summary, summary["last"]):
         for name in clocks:
             part.pop(name, None)

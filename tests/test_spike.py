@@ -131,10 +131,13 @@ def spike(tmp_path, name="a"):
     return json.loads((tmp_path / "runs" / name / "spike.json").read_text(), parse_constant=refuse)
 
 
+CLOCKS = ("train/tokens_per_second", "train/mfu")
+
+
 def rows(result):
     """metrics.csv without the speed."""
     found = read_metrics(result.folder / "metrics.csv")
-    return [{k: v for k, v in row.items() if k != "train/tokens_per_second"} for row in found]
+    return [{k: v for k, v in row.items() if k not in CLOCKS} for row in found]
 
 
 def last(result):
