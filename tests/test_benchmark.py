@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt2lab.batch import Batch
 from gpt2lab.benchmark import __main__ as benchmark
-from gpt2lab.benchmark import data, generate, loop, loss, prepare
+from gpt2lab.benchmark import data, generate, loop, loss, prepare, startup, train
 from gpt2lab.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ def test_the_prepare_benchmark_is_a_share_of_tiktokens_speed(monkeypatch, capsys
     assert result["share_of_tiktokens_speed"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["loss", "data", "prepare"])
+@pytest.mark.parametrize("name", ["loss", "data", "prepare", "startup"])
 def test_a_benchmark_of_fixed_size_takes_no_settings(monkeypatch, name):
     monkeypatch.setattr("sys.argv", ["benchmark", name, "model=nano"])
     with pytest.raises(ConfigError, match="model=nano is a setting"):
@@ -60,7 +61,7 @@ def test_a_benchmark_of_fixed_size_takes_no_settings(monkeypatch, name):
 @pytest.mark.parametrize("words", [[], ["lop"], ["loop", "loop"]])
 def test_another_word_is_refused(monkeypatch, words):
     monkeypatch.setattr("sys.argv", ["benchmark", *words])
-    with pytest.raises(ConfigError, match=r"benchmark: .* is not one; choose loop"):
+    with pytest.raises(ConfigError, match=r"benchmark: .* is not one; choose train"):
         benchmark.main()
 
 
@@ -110,3 +111,42 @@ def test_memory_beyond_the_weights_is_that_of_the_second_embedding_and_little_mo
     monkeypatch.setattr(generate, "NEW", 4)
     found = generate.bytes_beyond_weights(["model=nano", "model.block_size=16"], "bf16")
     assert 50_000 * 48 * 2 < found < 200e6
+
+
+def test_the_train_benchmark_stands_beside_two_plain_loops(monkeypatch, capsys):
+    monkeypatch.setattr(train, "STEPS", 3)
+    monkeypatch.setattr(train, "TOKENS", 2**12)
+    monkeypatch.setattr(train, "get_context", lambda _: SameProcess)
+    monkeypatch.setattr("gpt2lab.peak.LARGEST", 64)
+    words = ["model=nano", "model.block_size=16", "batch_size=2", "json=true"]
+    monkeypatch.setattr("sys.argv", ["benchmark", "train", *words])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["steps"] == 3
+    for way in ("ours", "by_hand", "transformers"):
+        rate = result[f"{way}_tokens_per_second"]
+        assert rate == pytest.approx(32 / result[f"{way}_ms_a_step"] * 1e3)
+        share = result["flops_a_step"] * rate / 32 / result["peak_flops_per_second"]
+        assert result[f"{way}_share_of_peak"] == pytest.approx(share)
+        assert result[f"{way}_peak_mib"] > 100
+    assert result["speed_over_by_hand_lower_quartile"] <= result["speed_over_by_hand"]
+
+
+def test_the_plain_loops_see_the_same_loss_and_gradients_as_ours(tiny_model):
+    batch = Batch(torch.randint(11, (4, 12)), torch.randint(11, (4, 12)))
+    (_, rival), _ = generate.transformers_models(tiny_model)
+    expected = tiny_model.loss(batch)
+    expected.backward()
+    gradient = tiny_model.transformer.wte.weight.grad.clone()
+    tiny_model.zero_grad()
+    for module, model in ((tiny_model, tiny_model), (rival, lambda ids: rival(ids).logits)):
+        assert train.usual_loss(model, batch, rows=3) == pytest.approx(expected.item(), rel=1e-5)
+        assert torch.allclose(module.transformer.wte.weight.grad, gradient, atol=1e-6)
+
+
+def test_the_startup_benchmark_runs_to_the_first_step(monkeypatch, capsys):
+    monkeypatch.setattr(startup, "PROCESSES", 1)
+    monkeypatch.setattr("sys.argv", ["benchmark", "startup", "json=true"])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 0 < result["help_seconds"] < result["first_step_seconds"]

@@ -7,12 +7,17 @@ from importlib import import_module
 from gpt2lab.command_line import show_errors
 from gpt2lab.errors import ConfigError
 
-BENCHMARKS = ("loop", "loss", "data", "prepare", "generate")
+BENCHMARKS = ("train", "startup", "loop", "loss", "data", "prepare", "generate")
 USAGE = """\
 Measure the cost of a part, where there is another way beside it, in turns.
 
-usage: python -m gpt2lab.benchmark {loop,loss,data,prepare,generate} [setting=value ...] [json=true]
+usage: python -m gpt2lab.benchmark {train,startup,loop,loss,data,prepare,generate}
+                                   [setting=value ...] [json=true]
 
+  train   a training step as `train` makes it over a plain fp32 loop on the same model, and on
+          transformers' GPT-2 where that is installed: time, tokens a second, share of what the
+          hardware can do, memory. The default is model=small, context 1024, batch_size=1
+  startup seconds to the end of --help, and to the first training step of model=nano
   loop    a training step through Lightning, as `train` does it, over one of a hand-written loop;
           the default is the char size: 4 layers, width 128, context 64, batch 12
   loss    time and memory of the chunked loss over those of whole bf16 logits with
@@ -24,7 +29,7 @@ usage: python -m gpt2lab.benchmark {loop,loss,data,prepare,generate} [setting=va
           the share of the memory's limit, memory, and what rounded weights cost: in loss, and in
           how often the likeliest token is another. checkpoint= takes a trained model
 
-Only loop and generate take settings, those of train.
+Only train, loop and generate take settings, those of train.
 """
 
 

@@ -25,9 +25,7 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(f"benchmark data: {overrides[0]} is a setting; leave it out")
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        rng = np.random.default_rng(0)
-        for name, size in (("train", TOKENS), ("val", 2**16)):
-            rng.integers(50_257, size=size, dtype=np.uint16).tofile(Path(folder) / f"{name}.bin")
+        write_random(Path(folder), TOKENS)
         corpus = open_corpus(Path(folder))
         for name, (batch_size, block_size) in SHAPES.items():
             config = TextConfig(path=folder)
@@ -38,6 +36,13 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
             result[f"{name}_us_a_step"] = seconds * 1e6
             result[f"{name}_tokens_per_second"] = batch_size * block_size / seconds
     return result
+
+
+def write_random(folder: Path, tokens: int) -> None:
+    """A corpus of ids of GPT-2's vocabulary, all equally likely."""
+    rng = np.random.default_rng(0)
+    for name, size in (("train", tokens), ("val", 2**16)):
+        rng.integers(50_257, size=size, dtype=np.uint16).tofile(folder / f"{name}.bin")
 
 
 def seconds_a_step(data: TextDataModule) -> float:

@@ -6,28 +6,21 @@ steps. Lightning's side is what `train` runs, with its stop, its throughput and 
 
 import math
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
 from torch.nn.utils import clip_grad_norm_
 
 from gpt2lab.benchmark.clock import now
-from gpt2lab.callbacks import Stop, Throughput
+from gpt2lab.benchmark.turns import blocks_in_turn
 from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
-from gpt2lab.experiment import build_data, choose_precision, quiet
-from gpt2lab.lightning_module import GPT2LightningModule
-from gpt2lab.loggers import CSVLogger, Guarded
+from gpt2lab.experiment import build_data, choose_precision
 from gpt2lab.model import GPT2
 from gpt2lab.optim import build_optimizer, learning_rate_factor, set_learning_rate
-from gpt2lab.signals import Listener
-from gpt2lab.targets import build_trainer
 
 BLOCK_STEPS, BLOCKS = 10, 100
 CHAR_SIZE = ["model=char", "data.length=32", "batch_size=12", "data.num_digits=65", "seed=0"]
@@ -39,7 +32,8 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
     settings = settings_from("train", [*CHAR_SIZE, *overrides]).settings
     steps = (BLOCKS + 1) * BLOCK_STEPS
     settings = replace(settings, max_steps=steps, stop_at=None, eval_every=steps + 1)
-    lightning, hand = blocks_in_turn(settings)
+    others = partial(one_by_hand, settings)
+    lightning, hand = blocks_in_turn(settings, build_data(settings), BLOCK_STEPS, others)
     ratios = sorted(a / b for a, b in zip(lightning, hand, strict=True))
     return {
         "blocks": len(lightning),
@@ -51,54 +45,8 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def blocks_in_turn(settings: TrainConfig) -> tuple[list[float], list[float]]:
-    """Seconds of each block of steps, through Lightning and by hand.
-
-    After each block Lightning is held up while the other loop does one, so that a busy moment of
-    the machine meets both. The first block of each warms up and is left out.
-    """
-    by_hand: Iterator[float] = iter(())
-    lightning: list[float] = []
-    hand: list[float] = []
-
-    class TakeTurns(Callback):
-        """Stands last, so that its clock covers everything else that happens in a step."""
-
-        def on_train_start(self, trainer: Any, module: Any) -> None:
-            nonlocal by_hand
-            by_hand = blocks_by_hand(settings, module.device)
-            self.mark = now(module.device)
-
-        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
-            if trainer.global_step % BLOCK_STEPS == 0:
-                lightning.append(now(module.device) - self.mark)
-                hand.append(next(by_hand))
-                self.mark = now(module.device)
-
-    quiet()
-    torch.manual_seed(settings.seed)
-    module, data = GPT2LightningModule(settings), build_data(settings)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(
-            settings,
-            choose_precision(settings),
-            callbacks=[
-                Stop(
-                    max_steps=settings.max_steps,
-                    max_minutes=None,
-                    stop_at=None,
-                    listener=Listener(),
-                    save=lambda trainer: None,
-                ),
-                Throughput(data.tokens_per_step),
-                TakeTurns(),
-            ],
-            loggers=[Guarded("metrics.csv", partial(CSVLogger, Path(folder) / "metrics.csv"))],
-            folder=Path(folder),
-        )
-        trainer.limit_val_batches = 0
-        trainer.fit(module, datamodule=data)
-    return lightning[1:], hand[1:]
+def one_by_hand(settings: TrainConfig, device: torch.device) -> list[Iterator[float]]:
+    return [blocks_by_hand(settings, device)]
 
 
 def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[float]:
