@@ -132,6 +132,13 @@ def test_the_train_benchmark_stands_beside_two_plain_loops(monkeypatch, capsys):
     assert result["speed_over_by_hand_lower_quartile"] <= result["speed_over_by_hand"]
 
 
+@pytest.mark.parametrize("word", ["data=sort", "data.path=x", "experiment=dates"])
+def test_the_train_benchmark_has_data_of_its_own(monkeypatch, word):
+    monkeypatch.setattr("sys.argv", ["benchmark", "train", word])
+    with pytest.raises(ConfigError, match=f"{word} chooses data; leave it out"):
+        benchmark.main()
+
+
 def test_the_plain_loops_see_the_same_loss_and_gradients_as_ours(tiny_model):
     batch = Batch(torch.randint(11, (4, 12)), torch.randint(11, (4, 12)))
     (_, rival), _ = generate.transformers_models(tiny_model)

@@ -30,9 +30,9 @@ from gpt2lab.benchmark.loss import peak_bytes
 from gpt2lab.benchmark.turns import blocks_in_turn, train
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.compose import settings_from
+from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import build_data, choose_precision, with_vocabulary
 from gpt2lab.flops import step_flops
-from gpt2lab.large_pages import use_large_pages
 from gpt2lab.model import GPT2
 from gpt2lab.optim import learning_rate_factor
 from gpt2lab.peak import peak_of
@@ -51,14 +51,18 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
     """
     Args:
         overrides: settings of `train`, but for the data's.
+    Raises:
+        ConfigError: for data; only rows of one length without a prefix cost all loops the same.
     """
+    for word in overrides:
+        if word.lstrip("+~").startswith(("data=", "data.", "experiment=")):
+            raise ConfigError(f"benchmark train: {word} chooses data; leave it out")
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), TOKENS)
         words = ["data=text", f"data.path={folder}", *DEFAULTS, "~experiment", *overrides]
         settings = settings_of(words)
         names = [OURS, BY_HAND, *([TRANSFORMERS] if find_spec("transformers") else [])]
         memory = {name: peak_memory(words, name) for name in names}
-        use_large_pages()
         return {**speeds(settings, names), **memory_beside(memory)}
 
 
@@ -170,7 +174,6 @@ def peak_memory(words: Sequence[str], name: str) -> int:
 
 
 def bytes_of_training(words: list[str], name: str) -> int:
-    use_large_pages()
     settings = replace(settings_of(words), max_steps=MEASURED_FOR_MEMORY)
     if name == OURS:
         train(settings, build_data(settings))
