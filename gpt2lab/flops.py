@@ -7,7 +7,7 @@ def sequence_flops(model: GPT2, tokens: int) -> int:
     """Operations of one sequence, forward and backward: 6 (N - wpe) T + 12 L C T^2.
 
     N counts the tied head once and surplus rows of the vocabulary not; a multiplication and an
-    addition are two operations. PaLM paper, appendix B, for a GPT-2 without looking up positions.
+    addition are two operations. PaLM paper, appendix B; wpe multiplies nothing.
     These are the model's own: what activation checkpointing computes anew is not counted, nor that
     causal attention can skip a half of T^2, nor that the head is computed only where a target
     counts.
