@@ -147,6 +147,8 @@ def signalled_when_waiting(process: Process, number: int, whom: str) -> None:
     began = time.monotonic()
     for pid in members.values() if whom == EVERYONE else [members[whom]]:
         os.kill(pid, number)
+    if whom == PARENT:
+        time.sleep(1)  # it passes signals on every twentieth of a second, in which there are steps
     for rank in range(2):
         (process.cwd / f"rank {rank}" / "go").touch()
     ends(process, 128 + number)
