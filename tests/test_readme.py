@@ -15,14 +15,7 @@ COMMANDS = [line for block in FENCED for line in block.splitlines() if "python -
 LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
 # Those that train to their target or measure for minutes; all others answer in seconds.
 LONG = (
-    *(
-        "benchmark train",
-        "benchmark startup",
-        "benchmark loop",
-        "benchmark loss",
-        "benchmark prepare",
-        "benchmark generate",
-    ),
+    *("benchmark loop", "benchmark loss", "benchmark prepare", "benchmark generate"),
     *("train model=small data=sort", "train model=nano data=sort", "train model=char data=builtin"),
 )
 # Those that download; `data.path=` takes a copy, and a local folder stands for `gpt2`.
