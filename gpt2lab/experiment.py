@@ -29,6 +29,7 @@ from gpt2lab.data.sort import SortDataModule
 from gpt2lab.data.text import TextDataModule
 from gpt2lab.data.tokens import open_corpus
 from gpt2lab.errors import ConfigError, DataError
+from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.init_from import Source, check_shape, source_of, vocabulary_of
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
@@ -126,7 +127,8 @@ def train(
         data=data,
         rank=rank,
     )
-    return training.run()
+    with freed_memory_is_kept():
+        return training.run()
 
 
 def build_data(settings: TrainConfig) -> StepDataModule:

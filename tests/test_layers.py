@@ -23,7 +23,7 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-BELOW = {"batch", "config", "durable", "errors", "progress", "tokenizer"}
+BELOW = {"batch", "config", "durable", "errors", "heap", "progress", "tokenizer"}
 MODEL_WING = {"flops", "generation", "loss", "model", "optim", "peak", "precision", "weights"}
 
 

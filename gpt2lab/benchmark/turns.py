@@ -15,6 +15,7 @@ from gpt2lab.config import TrainConfig
 from gpt2lab.data.module import StepDataModule
 from gpt2lab.experiment import choose_precision, quiet
 from gpt2lab.flops import step_flops
+from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded
 from gpt2lab.signals import Listener
@@ -79,4 +80,5 @@ def train(settings: TrainConfig, data: StepDataModule, *callbacks: Callback) -> 
             folder=Path(folder),
         )
         trainer.limit_val_batches = 0
-        trainer.fit(module, datamodule=data)
+        with freed_memory_is_kept():
+            trainer.fit(module, datamodule=data)

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from gpt2lab.heap import give_back
+
 
 class Background:
     """One action at a time in a thread; its error is raised where the next one is asked for."""
@@ -26,6 +28,7 @@ class Background:
             action()
         except BaseException as error:
             self._error = error
+        give_back()  # the copy that was written
 
     def join(self) -> None:
         """Return when nothing is under way any more, however it went."""

@@ -1,0 +1,52 @@
+"""What is freed within `freed_memory_is_kept` is used again, not asked of the system anew."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from gpt2lab.heap import glibc
+
+PROGRAM = """
+import resource, sys
+from contextlib import nullcontext
+
+import torch
+
+from gpt2lab.heap import freed_memory_is_kept
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+
+before = resident()
+with freed_memory_is_kept() if sys.argv[1] == "kept" else nullcontext():
+    torch.ones(2**25)
+    mark = faults()
+    torch.ones(2**24)
+    print(faults() - mark)
+print((resident() - before) // 2**20)
+"""
+
+
+def faults_and_mebibytes_left(way: str) -> tuple[int, int]:
+    """Pages asked for by a tensor of 64 MiB after one of 128; what stays when both are gone."""
+    command = [sys.executable, "-c", PROGRAM, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    faults, left = map(int, done.stdout.split())
+    return faults, left
+
+
+@pytest.mark.skipif(glibc() is None, reason="another C library than glibc")
+def test_freed_memory_is_used_again_and_goes_back_in_the_end():
+    pages = 2**26 // resource.getpagesize()
+    faults, left = faults_and_mebibytes_left("kept")
+    assert faults < pages / 100
+    assert left < 32
+    assert faults_and_mebibytes_left("usual")[0] >= pages
