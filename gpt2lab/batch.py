@@ -20,24 +20,33 @@ class Batch(NamedTuple):
     """The number of each token's document, (B, T) int64, never falling along a row; None for one
     document a row. Attention does not cross documents, and positions restart at 0 in each. A
     document's own <|endoftext|> belongs to it."""
+    counted: Tensor | None = None
+    """Where in the flattened targets those that count are, (n,) int64, rising; None where nobody
+    has looked yet, as `looked_at` does."""
+
+    def looked_at(self) -> "Batch":
+        """The same with `counted`. To look at a batch on a GPU the host waits for the GPU, and so
+        looks before it is there."""
+        (counted,) = (self.targets.flatten() != IGNORE).nonzero(as_tuple=True)
+        return self._replace(counted=counted)
 
     def num_counted(self) -> Tensor:
         """How many targets count, as an int64 scalar on the batch's device."""
         return (self.targets != IGNORE).sum()
 
     def split(self, rows: int) -> list["Batch"]:
-        """Micro-batches of so many rows; the last may be smaller."""
-        parts = [tensor.split(rows) for tensor in self if tensor is not None]
+        """Micro-batches of so many rows, not looked at; the last may be smaller."""
+        parts = [tensor.split(rows) for tensor in self[:3] if tensor is not None]
         return [Batch(*part) for part in zip(*parts, strict=True)]
 
     def to(self, device: torch.device) -> "Batch":
         """This batch on a device; the host does not wait for the copy."""
-        documents = self.documents
-        return Batch(
-            self.inputs.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-            None if documents is None else documents.to(device, non_blocking=True),
+        documents, counted = (
+            None if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in (self.documents, self.counted)
         )
+        inputs = self.inputs.to(device, non_blocking=True)
+        return Batch(inputs, self.targets.to(device, non_blocking=True), documents, counted)
 
 
 def mask_prefix(targets: Tensor, prefix: Tensor) -> Tensor:

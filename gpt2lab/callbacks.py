@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from gpt2lab import ranks
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, parse_stop_at
 from gpt2lab.curves import draw_curves
 from gpt2lab.errors import RunError
 from gpt2lab.guard import Guard
 from gpt2lab.peak import Peak, peak_of
-from gpt2lab.signals import Listener
+from gpt2lab.signals import ASKED, Listener
 
 log = logging.getLogger("gpt2lab")
 
@@ -289,6 +288,7 @@ class Stop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.listener.listen()
+        pl_module.votes = self._votes
         # Of its end, a run that was killed there has not been able to tell.
         if trainer.global_step >= self.max_steps:
             self._stop(trainer, f"max_steps={self.max_steps}")
@@ -301,16 +301,22 @@ class Stop(Callback):
         if self.signal is not None and trainer.world_size == 1:
             trainer.should_stop = True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def _votes(self) -> list[float]:
+        """Whether time is up, and which signal has come: of several ranks, each has a clock and
+        signals of its own, but all stop after the same step."""
         is_late = self.deadline is not None and time.monotonic() >= self.deadline
-        # Ranks have clocks and signals of their own, but stop after the same step.
-        number, late = ranks.largest([self.signal or 0, is_late], pl_module.device)
+        return [is_late, *(self.signal == number for number in ASKED)]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        # A rank by itself need not go by what it said before the step's end.
+        late, *asked = self._votes() if trainer.world_size == 1 else pl_module.tallies
+        number = max(n if votes else 0 for n, votes in zip(ASKED, asked, strict=True))
         if trainer.global_step >= self.max_steps:
             self._stop(trainer, f"max_steps={self.max_steps}")
         if late:
             self._stop(trainer, f"max_minutes={self.max_minutes:g}")
         if number:
-            self.listener.number = int(number)
+            self.listener.number = number
             if trainer.global_step % trainer.val_check_interval and not trainer.should_stop:
                 trainer.limit_val_batches = 0  # only stopping would bring an evaluation here
             trainer.should_stop = True

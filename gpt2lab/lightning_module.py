@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from statistics import fmean
 from typing import Any
@@ -57,6 +58,10 @@ class GPT2LightningModule(LightningModule):
         self.update_lock = threading.RLock()
         """Held while weights, optimizer, step count and what goes with them change: whoever has it
         finds them between two steps."""
+        self.votes: Callable[[], list[float]] = list
+        """What a rank has to say to the others during a step, as numbers to be added up."""
+        self.tallies: list[float] = []
+        """The sums over all ranks of what they said during the last step."""
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
         self.evaluated_step: int | None = None
@@ -87,23 +92,35 @@ class GPT2LightningModule(LightningModule):
         self.trainer.fit_loop.epoch_loop.val_loop.run()
         self.trainer.training = True
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch | list[Batch]:
+        """Training steps are cut into micro-batches on the host: see `Batch.looked_at`."""
+        if not self.trainer.training:
+            return batch.looked_at().to(device)
+        return [part.looked_at().to(device) for part in self.parts(batch)]
+
+    def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> int | None:
         # Lightning's way to leave before a step; it looks at should_stop only after one.
         return -1 if self.trainer.should_stop else None
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: list[Batch], batch_idx: int) -> None:
+        """
+        Args:
+            batch: the micro-batches of this rank's share of the step.
+        """
         step = self.trainer.global_step
         self.seed_dropout(step)
         # Only the forward pass chooses number formats; asking at every later operation costs time.
         full_precision = torch.autocast(self.device.type, enabled=False)
         # The mean over the ranks, because DDP takes the mean of their gradients: so the gradient is
         # the sum over all targets divided by how many there are on all ranks.
-        num_counted = ranks.mean(batch.num_counted())
+        here = sum(len(part.counted) for part in batch if part.counted is not None)
+        num_counted = ranks.total(torch.full((), here, device=self.device)) / ranks.count()
         losses = []
-        parts = self.parts(batch)
-        for part in parts:
+        for part in batch:
             loss = self.model.loss(part, num_counted)
-            exchange = nullcontext() if part is parts[-1] else self.no_exchange()
+            exchange = nullcontext() if part is batch[-1] else self.no_exchange()
             with full_precision, exchange:
                 self.manual_backward(loss)
             losses.append(loss.detach())
@@ -150,10 +167,16 @@ class GPT2LightningModule(LightningModule):
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
 
     def to_host(self, losses: list[Tensor], norm: Tensor) -> tuple[float, float]:
-        """A step's loss and gradient norm as numbers, for which the host waits this once a step."""
-        loss = ranks.mean(losses[0] if len(losses) == 1 else torch.stack(losses).sum())
-        numbers = torch.stack([loss, norm]).tolist()
-        return numbers[0], numbers[1]
+        """A step's loss and gradient norm as numbers, and `tallies` from `votes`.
+
+        The only time in a step that the host waits for the device, and ranks for one another's
+        words.
+        """
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        votes = torch.tensor(self.votes(), dtype=loss.dtype, device=loss.device)
+        summed = ranks.total(torch.cat([loss[None], votes]))
+        loss_sum, *self.tallies, gradient_norm = torch.cat([summed, norm[None]]).tolist()
+        return loss_sum / ranks.count(), gradient_norm
 
     def record_training(self, learning_rate: float, norm: float | None) -> None:
         """The mean loss since the last record, and the step just made.
@@ -184,11 +207,6 @@ class GPT2LightningModule(LightningModule):
         if isinstance(strategy, ParallelStrategy):
             return strategy.block_backward_sync()
         return nullcontext()
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        return batch.to(device)
 
     def learning_rate(self, step: int) -> float:
         """The rate of a step, counted from 0."""

@@ -30,6 +30,7 @@ def prefix_masked_cross_entropy(
     *,
     vocab_size: int | None = None,
     num_counted: Tensor | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Mean negative log-likelihood of the targets that are not IGNORE, in nats per token.
 
@@ -40,13 +41,15 @@ def prefix_masked_cross_entropy(
         vocab_size: classes; all rows if None.
         num_counted: the divisor; the number of targets that count here if None. With the count of
             a whole optimizer step, the gradients of its parts add up to the gradient of the whole.
+        counted: where in the flattened targets those are that count, as in Batch; looked for if
+            None, for which the host waits.
     Returns:
         A scalar, fp32 or wider; 0 with zero gradients if nothing counts.
     """
     vocab_size = vocab_size or weight.shape[0]
-    hidden, targets = _counted_rows(hidden, targets)
+    hidden, targets = _counted_rows(hidden, targets, counted)
     if num_counted is None:
-        num_counted = torch.tensor(targets.numel(), device=targets.device)
+        num_counted = torch.full((), targets.numel(), device=targets.device)
     scale = 1 / num_counted.clamp(min=1).to(_wide(hidden.dtype))
     if targets.numel() * vocab_size <= DENSE_LOGITS:
         logits = F.linear(hidden, weight[:vocab_size])
@@ -100,11 +103,16 @@ def _scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return sums.log() + (largest - target_logit), likeliest == targets
 
 
-def _counted_rows(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _counted_rows(
+    hidden: Tensor, targets: Tensor, counted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The rows (n, C) and targets (n,) that count."""
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-    counts = targets != IGNORE
-    return (hidden, targets) if bool(counts.all()) else (hidden[counts], targets[counts])
+    if counted is None:
+        (counted,) = (targets != IGNORE).nonzero(as_tuple=True)
+    if len(counted) == len(targets):
+        return hidden, targets
+    return hidden.index_select(0, counted), targets.index_select(0, counted)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

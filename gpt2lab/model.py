@@ -387,6 +387,7 @@ class GPT2(nn.Module):
             batch.targets,
             vocab_size=self.vocab_size,
             num_counted=num_counted,
+            counted=batch.counted,
         )
 
     def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the ranks of a run tell each other: means, maxima and words, the same on all of them.
+"""What the ranks of a run tell each other: sums, maxima and words, the same on all of them.
 
 A rank is one process with one device; all are at the same step. A run on one device is its own only
 rank, for which nothing here does anything.
@@ -19,13 +19,17 @@ def is_first() -> bool:
     return not several() or dist.get_rank() == 0
 
 
-def mean(value: Tensor) -> Tensor:
-    """The mean over the ranks, exact for a power of two of them; on one rank, the value itself."""
+def total(value: Tensor) -> Tensor:
+    """The sum over the ranks; on one rank, the value itself."""
     if not several():
         return value
-    total = value.detach().clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
+    summed = value.detach().clone()
+    dist.all_reduce(summed)
+    return summed
+
+
+def count() -> int:
+    return dist.get_world_size() if several() else 1
 
 
 def largest(values: list[float], device: torch.device) -> list[float]:

@@ -1,0 +1,82 @@
+"""A training step on a device: the host runs ahead of it, and waits once."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+
+from gpt2lab import fit
+from gpt2lab.batch import Batch, mask_prefix
+from gpt2lab.callbacks import Stop
+from gpt2lab.config import GPT2Config
+from gpt2lab.lightning_module import GPT2LightningModule
+from gpt2lab.model import GPT2
+
+WAITS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero")
+
+
+@pytest.mark.parametrize("prefix", [0, 5], ids=["all count", "a prefix does not"])
+@pytest.mark.parametrize("vocab_size", [11, 50257], ids=["dense", "in chunks"])
+def test_no_operation_of_a_micro_batch_depends_on_what_a_tensor_holds(prefix, vocab_size):
+    """A fake tensor holds nothing, so that whatever would wait for its content raises."""
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=16, block_size=128, vocab_size=vocab_size)
+    ids = torch.zeros(2, 128, dtype=torch.int64)
+    batch = Batch(ids, mask_prefix(ids, torch.full((2,), prefix)))
+    looked_at = batch.looked_at()
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        model = GPT2(config)
+
+        def backward(batch: Batch) -> None:
+            there = Batch(*(t if t is None else fake.from_tensor(t) for t in batch))
+            model.loss(there, torch.full((), 9)).backward()
+
+        backward(looked_at)
+        with pytest.raises(DynamicOutputShapeException):
+            backward(batch)
+
+
+def test_the_host_waits_for_the_device_once_a_step(monkeypatch, tmp_path):
+    waits: list[list[str]] = []
+    is_within_a_step = False
+
+    def counting(name):
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor, *args, **kwargs):
+            if is_within_a_step:
+                waits[-1].append(name)
+            return original(tensor, *args, **kwargs)
+
+        return counted
+
+    step, ended = GPT2LightningModule.training_step, Stop.on_train_batch_end
+
+    def begins(*args):
+        nonlocal is_within_a_step
+        waits.append([])
+        is_within_a_step = True
+        step(*args)
+
+    def ends(*args):
+        nonlocal is_within_a_step
+        ended(*args)
+        is_within_a_step = False
+
+    for name in WAITS:
+        monkeypatch.setattr(torch.Tensor, name, counting(name))
+    monkeypatch.setattr(GPT2LightningModule, "training_step", begins)
+    monkeypatch.setattr(Stop, "on_train_batch_end", ends)
+    fit(
+        [
+            "model=nano",
+            "data=sort",
+            "trainer=cpu",
+            "batch_size=8",
+            "micro_batch_size=4",
+            "max_steps=3",
+            "schedule.warmup_steps=1",
+            "optim.grad_clip=0.01",
+            "stop_at=null",
+            f"runs_dir={tmp_path}",
+        ]
+    )
+    assert waits == [["tolist"]] * 3
