@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gpt2lab.loading import load as load
     from gpt2lab.model import GPT2 as GPT2
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 # A module of a name's own would hide it, once imported: hence no load.py.
 _HOME = {

@@ -11,6 +11,7 @@ from typing import Any
 from lightning import seed_everything
 
 from gpt2lab import launch, run_folder
+from gpt2lab.backends import choose_products
 from gpt2lab.checkpoint import clean
 from gpt2lab.config import (
     PairsConfig,
@@ -21,6 +22,7 @@ from gpt2lab.config import (
     parse,
     plain,
 )
+from gpt2lab.config.check.train import AUTO
 from gpt2lab.config.compose import settings_from
 from gpt2lab.data.module import StepDataModule
 from gpt2lab.data.pairs import PairsDataModule
@@ -101,6 +103,7 @@ def train(
     """
     changed = {} if checkpoint is None else changed_settings(checkpoint, settings, printable)
     precision = choose_precision(settings)
+    choose_products(precision)
     quiet()
     seed_everything(settings.seed % 2**32, verbose=False)
     data = build_data(settings)
@@ -187,9 +190,18 @@ def vocabulary(data: StepDataModule) -> Tokenizer:
 
 
 def choose_precision(settings: TrainConfig) -> Precision:
-    """What `auto` stands for on this machine."""
-    accelerator = settings.trainer.get("accelerator")
-    return chosen_precision(settings.precision, device_type(accelerator))
+    """What `auto` stands for on this machine.
+
+    Raises:
+        ConfigError: if this machine cannot do what is asked for.
+    """
+    device = device_type(settings.trainer.get("accelerator"))
+    if settings.micro_batch_size == AUTO and device != "cuda":
+        raise ConfigError(
+            "micro_batch_size: auto tries what fits into the memory of an NVIDIA GPU, "
+            f"this is {device}; give a number, or null"
+        )
+    return chosen_precision(settings.precision, device)
 
 
 def quiet() -> None:

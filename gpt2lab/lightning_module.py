@@ -23,8 +23,11 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from gpt2lab import ranks
+from gpt2lab.backends import attention_kernel, compile_blocks
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TrainConfig
+from gpt2lab.config.check.train import AUTO
+from gpt2lab.micro_batch import fits, largest_that_fits
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
     build_optimizer,
@@ -62,10 +65,20 @@ class GPT2LightningModule(LightningModule):
         """What a rank has to say to the others during a step, as numbers to be added up."""
         self.tallies: list[float] = []
         """The sums over all ranks of what they said during the last step."""
+        self.micro_batch_size: int | None = None
+        """Rows that the device holds at once; all of its share if None."""
+        if isinstance(settings.micro_batch_size, int):
+            self.micro_batch_size = settings.micro_batch_size
+        self.backends: dict[str, str] = {}
+        """What torch computes a step with."""
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
         self.evaluated_step: int | None = None
         """Step of the last evaluation that came to its end, with all that callbacks make of it."""
+
+    def configure_model(self) -> None:
+        device = self.trainer.strategy.root_device
+        self.backends["compile"] = compile_blocks(self.model, self.settings.compile, device)
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
@@ -73,6 +86,27 @@ class GPT2LightningModule(LightningModule):
     def on_train_start(self) -> None:
         if self.owes_evaluation:
             self.evaluate()
+        batch = self.trainer.datamodule.train[self.trainer.global_step]  # type: ignore[attr-defined]
+        with self.trainer.precision_plugin.forward_context():
+            self.choose(batch)
+        log.info(
+            "computes with %s; %s sequences at once",
+            ", ".join(f"{name}: {what}" for name, what in self.backends.items()),
+            self.micro_batch_size or len(batch.inputs),
+        )
+
+    def choose(self, batch: Batch) -> None:
+        """What is left open until the model is on its device: by a batch like those to come."""
+        if self.settings.micro_batch_size == AUTO:
+            optimizer = self.trainer.optimizers[0]
+            # AdamW has two tensors for each parameter, Muon one.
+            state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
+            with self.no_exchange():
+                self.micro_batch_size = largest_that_fits(
+                    len(batch.inputs), lambda rows: fits(self.model, batch, rows, state)
+                )
+        part = self.parts(batch)[0]
+        self.backends["attention"] = attention_kernel(self.model, part)
 
     @property
     def owes_evaluation(self) -> bool:
@@ -158,7 +192,7 @@ class GPT2LightningModule(LightningModule):
 
     def parts(self, batch: Batch) -> list[Batch]:
         """The micro-batches of a step."""
-        return batch.split(self.settings.micro_batch_size or len(batch.inputs))
+        return batch.split(self.micro_batch_size or len(batch.inputs))
 
     def seed_dropout(self, step: int) -> None:
         """Make dropout's random numbers a function of (seed, step, rank): none is to be saved."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gpt2lab.checkpoint import check_whole, find_checkpoint
 from gpt2lab.config import Device, Precision, Quantize
+from gpt2lab.config.check.sample import read_precision_problems
 from gpt2lab.config.parse import convert
 from gpt2lab.errors import CheckpointError, ConfigError
 from gpt2lab.weights import fetch, find_weights, hub_name, read_config
@@ -50,6 +51,8 @@ def load(
         ConfigError: if there is no such device or number format.
     """
     precision = option("precision", precision, Precision)
+    if found := list(read_precision_problems(precision)):
+        raise ConfigError(*found)
     quantize = None if quantize is None else option("quantize", quantize, Quantize)
     device = option("device", device, Device)
     path = located(checkpoint)

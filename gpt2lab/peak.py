@@ -88,16 +88,8 @@ def known_peak(device: torch.device, precision: Precision) -> Peak | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    unit = number_format(precision)
-    rate = named_rate(name, unit)
-    return None if rate is None else Peak(rate, f"data sheet of {name}: dense {unit}")
-
-
-def number_format(precision: Precision) -> str:
-    """What a GPU multiplies in; fp32 weights become tf32 where torch has been told so."""
-    if precision is Precision.fp32 and torch.get_float32_matmul_precision() != "highest":
-        return "tf32"
-    return precision.name
+    rate = named_rate(name, precision.name)
+    return None if rate is None else Peak(rate, f"data sheet of {name}: dense {precision.name}")
 
 
 def named_rate(name: str, unit: str) -> float | None:

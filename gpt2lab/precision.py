@@ -5,10 +5,25 @@ from typing import Any
 import torch
 
 from gpt2lab.config import Precision
+from gpt2lab.errors import ConfigError
+
+FIRST_WITH_TF32 = (8, 0)
+"""Compute capability of NVIDIA's Ampere."""
 
 
 def chosen_precision(precision: Precision, device_type: str) -> Precision:
-    """bf16 for `auto` where the processor or GPU has it, else fp32; any other as it is."""
+    """bf16 for `auto` where the processor or GPU has it, else fp32; any other as it is.
+
+    Raises:
+        ConfigError: for tf32 where there is none.
+    """
+    if precision is Precision.tf32:
+        if device_type != "cuda" or torch.cuda.get_device_capability() < FIRST_WITH_TF32:
+            raise ConfigError(
+                f"precision: tf32 needs an NVIDIA GPU since Ampere, this is {device_type}; "
+                "choose auto, bf16 or fp32"
+            )
+        return precision
     if precision is not Precision.auto:
         return precision
     if device_type == "cuda":

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,9 +14,7 @@ from gpt2lab.loggers import read_metrics
 from gpt2lab.samples import answers, continuations
 
 
-def summarize(
-    metrics: Path, trainer: Trainer, throughput: Throughput, stop: Stop
-) -> dict[str, Any]:
+def summarize(metrics: Path, module: Any, throughput: Throughput, stop: Stop) -> dict[str, Any]:
     """The content of summary.json."""
     rows = read_metrics(metrics)
     last: dict[str, float] = {}
@@ -30,7 +27,7 @@ def summarize(
             if name in HIGHER_IS_BETTER:
                 choose = max if HIGHER_IS_BETTER[name] else min
                 best[name] = choose(best.get(name, last[name]), last[name])
-    steps, mfu, peak = trainer.global_step, throughput.mfu, throughput.peak
+    steps, mfu, peak = module.trainer.global_step, throughput.mfu, throughput.peak
     return {
         "last": last,
         "best": best,
@@ -40,6 +37,8 @@ def summarize(
         "tokens_per_second": round(throughput.tokens_per_second, 1),
         "mfu": None if mfu is None else round(mfu, 4),
         "peak_flops_per_second": None if peak is None else round(peak.flops_per_second),
+        "backends": module.backends,
+        "micro_batch_size": module.micro_batch_size,
         "peak_memory_bytes": run_folder.peak_memory_bytes(),
         "stop_reason": stop.reason or "a callback",
         "ended_by": stop.ended_by,

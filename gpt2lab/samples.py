@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Callback, Trainer
 from torch import Tensor
 
+from gpt2lab.backends import eager
 from gpt2lab.durable import write_whole
 from gpt2lab.generation import generate
 from gpt2lab.guard import Guard
@@ -112,8 +113,12 @@ def said(
     module: Any, prompts: list[Tensor], new_tokens: int, temperature: float = 0, seed: int = 0
 ) -> list[Tensor]:
     """New ids for each prompt, from the model as it is evaluated."""
-    # The same number format as in the evaluation, so that the two agree.
-    with module.trainer.precision_plugin.forward_context(), warnings.catch_warnings():
+    with (
+        # The same number format as in the evaluation, so that the two agree.
+        module.trainer.precision_plugin.forward_context(),
+        eager(module.model),
+        warnings.catch_warnings(),
+    ):
         # How long a sample is, and that its beginning is forgotten then, is for nobody to mend.
         warnings.filterwarnings("ignore", "max_new_tokens: ")
         given = [prompt.to(module.device) for prompt in prompts]

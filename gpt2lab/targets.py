@@ -41,7 +41,7 @@ def build_trainer(
         Trainer,
         devices=settings.devices,
         strategy=build_strategy(settings),
-        precision={Precision.bf16: "bf16-mixed", Precision.fp32: "32-true"}[precision],
+        precision="bf16-mixed" if precision is Precision.bf16 else "32-true",
         max_steps=settings.max_steps,
         max_epochs=-1,
         val_check_interval=settings.eval_every,

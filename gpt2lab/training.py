@@ -196,7 +196,7 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         """Summary, log and terminal; after SIGUSR1, SLURM is asked to start the job again."""
-        summary = summarize(self.folder / "metrics.csv", self.trainer, self.throughput, self.stop)
+        summary = summarize(self.folder / "metrics.csv", self.module, self.throughput, self.stop)
         Guard(run_folder.SUMMARY)(write_json, self.folder / run_folder.SUMMARY, summary)
         log.info("stopped at step %d: %s", summary["steps"], summary["stop_reason"])
         if self.stop.signal is not None:  # whoever sent it waits: no answers

@@ -43,13 +43,6 @@ def test_nothing_is_said_of_other_hardware(name, unit):
     assert peak.named_rate(name, unit) is None
 
 
-def test_fp32_is_tf32_where_torch_multiplies_so(monkeypatch):
-    assert peak.number_format(Precision.fp32) == "fp32"
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
-    assert peak.number_format(Precision.fp32) == "tf32"
-    assert peak.number_format(Precision.bf16) == "bf16"
-
-
 def test_a_device_of_no_known_kind_has_no_peak():
     assert peak.peak_of(torch.device("mps"), Precision.bf16) is None
     facts = peak.peak_facts(torch.device("mps"), Precision.bf16)

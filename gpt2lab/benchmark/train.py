@@ -133,7 +133,8 @@ def usual_steps(settings: TrainConfig, name: str, device: torch.device) -> Itera
         for group in optimizer.param_groups:
             factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
             group["lr"] = optim.lr * factor
-        loss = usual_loss(model, batch, settings.micro_batch_size or len(batch.inputs))
+        rows = settings.micro_batch_size
+        loss = usual_loss(model, batch, rows if isinstance(rows, int) else len(batch.inputs))
         clip_grad_norm_(module.parameters(), optim.grad_clip or math.inf)
         optimizer.step()
         optimizer.zero_grad()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import Callback
 
+from gpt2lab.backends import choose_products
 from gpt2lab.benchmark.clock import now
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import TrainConfig
@@ -60,6 +61,7 @@ def train(settings: TrainConfig, data: StepDataModule, *callbacks: Callback) -> 
     quiet()
     torch.manual_seed(settings.seed)
     module, precision = GPT2LightningModule(settings), choose_precision(settings)
+    choose_products(precision)
     flops = step_flops(module.model, data.tokens_per_step, settings.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(

@@ -12,6 +12,7 @@ NOT_COMPARED = (
     "init_from",  # judged by itself
     "init_extend",  # read at the beginning alone
     "allow_nonfinite",
+    "compile",
     "debug",
     "profile",
     "trainer",

@@ -151,6 +151,10 @@ def convert(value: Any, hint: Any) -> Any:
         raise ValueError(
             f"{_shown(value)} is not an option; {near(str(value), wanted.__members__)}"
         )
+    if str in options[1:]:  # a number, or a word that its rule knows
+        if isinstance(value, str):
+            return value
+        options.remove(str)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if wanted is str and isinstance(value, int | float) and not isinstance(value, bool):

@@ -148,3 +148,10 @@ def test_a_target_within_arguments_is_not_allowed():
 def test_what_we_own_is_refused_in_the_trainer(argument):
     (found,) = refused(trainer={"_target_": "lightning.pytorch.Trainer", argument: 1})
     assert found.startswith(f"trainer.{argument}: is not set there; use ")
+
+
+@pytest.mark.parametrize("word", ["all", "4.5", ""])
+def test_a_micro_batch_is_a_number_or_auto(word):
+    with pytest.raises(ConfigError, match="is not a whole number; give one, or auto, or null"):
+        parse({"micro_batch_size": word})
+    assert parse({"micro_batch_size": "auto"}).micro_batch_size == "auto"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gpt2lab.config.changes import shown
-from gpt2lab.config.check.sample import checkpoint_problems
+from gpt2lab.config.check.sample import checkpoint_problems, read_precision_problems
 from gpt2lab.config.settings import EvaluateConfig, Task
 
 WITHOUT_WINDOWS = ("lambada", "hellaswag", "cbt", "sort")
@@ -60,6 +60,7 @@ def _called(key: str, problems: Iterator[str]) -> Iterator[str]:
 def evaluate_problems(config: EvaluateConfig) -> Iterator[str]:
     if config.task is None or config.task.name != "compare":
         yield from checkpoint_problems(config.checkpoint)
+    yield from read_precision_problems(config.precision)
     yield from problems_of_one_task(config)
     if config.task is None:
         yield f"task: none is chosen; choose {', '.join(Task.__members__)}"

@@ -13,7 +13,7 @@ def range_problems(config: Any, path: str = "") -> Iterator[str]:
             yield from range_problems(value, f"{key}.")
         elif (
             (bounds := field.metadata.get("range"))
-            and value is not None
+            and not (value is None or isinstance(value, str))
             and not bounds.holds(value)
         ):
             yield f"{key}: {value} is out of range; choose {str(bounds).replace('value', key)}"

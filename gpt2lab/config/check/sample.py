@@ -60,6 +60,7 @@ def beam_problems(sampling: SamplingConfig) -> Iterator[str]:
 
 def sample_problems(config: SampleConfig) -> Iterator[str]:
     yield from checkpoint_problems(config.checkpoint)
+    yield from read_precision_problems(config.precision)
     yield from prompt_problems(config)
     yield from output_problems(config)
     yield from beam_problems(config.sampling)
@@ -70,3 +71,9 @@ def sample_problems(config: SampleConfig) -> Iterator[str]:
         )
     if config.quantize is not None and config.precision is Precision.fp32:
         yield f"quantize: {config.quantize.name} is not precision=fp32; leave one out"
+
+
+def read_precision_problems(precision: Precision) -> Iterator[str]:
+    """Of a trained model that is read."""
+    if precision is Precision.tf32:
+        yield "precision: tf32 is for training; choose auto, bf16 or fp32"

@@ -84,6 +84,9 @@ def pairs_problems(data: PairsConfig, model: GPT2Config) -> Iterator[str]:
         )
 
 
+AUTO = "auto"
+
+
 def step_problems(config: TrainConfig) -> Iterator[str]:
     schedule = config.schedule
     end = config.max_steps
@@ -95,6 +98,10 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
             f"step {end}; choose at most {end}"
         )
     micro, devices = config.micro_batch_size, config.devices
+    if isinstance(micro, str):
+        if micro != AUTO:
+            yield f"micro_batch_size: {micro!r} is not a whole number; give one, or auto, or null"
+        micro = None
     if devices > 0 and config.batch_size % (devices * (micro or 1)):
         on = f"{devices} device{'s' * (devices > 1)}"
         what = f"micro_batch_size: {micro} on {on}" if micro else f"devices: {on}"

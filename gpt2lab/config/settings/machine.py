@@ -8,6 +8,7 @@ class Precision(Enum):
 
     auto = "auto"
     fp32 = "fp32"
+    tf32 = "tf32"
     bf16 = "bf16"
 
 

@@ -68,12 +68,16 @@ class TrainConfig:
     """Steps between checkpoints that are kept for good, a multiple of checkpoint_every."""
     batch_size: int = ranged(64, ge=1, le=2**24)
     """Sequences in one optimizer step, over all micro-batches of all devices."""
-    micro_batch_size: int | None = ranged(None, ge=1)
-    """Sequences a device holds at once; must divide its share of batch_size. Null for all of it."""
+    micro_batch_size: int | str | None = ranged(None, ge=1)
+    """Sequences a device holds at once; must divide its share of batch_size. Null for all of it,
+    auto for as many as a GPU has memory for."""
     devices: int = ranged(1, ge=1)
     """GPUs, or processes on a CPU (at most one a core), that share each step."""
     precision: Precision = Precision.auto
-    """auto takes bf16 where the processor or GPU has it, else fp32."""
+    """auto takes bf16 where the processor or GPU has it, else fp32; tf32 is fp32 but for the
+    products of matrices, on NVIDIA GPUs since 2020."""
+    compile: bool | None = None
+    """Compile each block by torch.compile; null does so on NVIDIA GPUs that it works on."""
     skip_nonfinite: int = ranged(0, ge=0)
     """Steps whose loss or gradient is NaN or infinite that are left out before training ends."""
     allow_nonfinite: str | None = None

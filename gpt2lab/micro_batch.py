@@ -1,0 +1,54 @@
+"""How many sequences a device has memory for: found by trying, on a GPU.
+
+What does not fit raises there, at once and harmlessly; on a CPU the system would swap, or kill.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from gpt2lab import ranks
+from gpt2lab.batch import Batch
+from gpt2lab.errors import RunError
+from gpt2lab.model import GPT2
+
+
+def largest_that_fits(rows: int, fits: Callable[[int], bool]) -> int:
+    """The largest divisor of `rows` that fits on all ranks.
+
+    Args:
+        rows: of a rank's share of a step.
+        fits: tries a micro-batch of so many rows.
+    Raises:
+        RunError: if not even one row does.
+    """
+    for count in range(rows, 0, -1):
+        # A rank may have less memory than the others, so that all say for all what does not fit.
+        if rows % count == 0 and not ranks.total(torch.tensor(float(not fits(count)))):
+            return count
+    raise RunError(
+        "micro_batch_size: not one sequence fits into the memory; choose a smaller model or "
+        "model.block_size, model.activation_checkpointing=true, or strategy=fsdp"
+    )
+
+
+def fits(model: GPT2, share: Batch, rows: int, held_later: Iterable[Tensor]) -> bool:
+    """Whether two micro-batches of so many rows can be computed, the second beside the gradients
+    of the first. Weights and gradients are left as they were: no gradients.
+
+    Args:
+        share: a rank's share of a step, on the host.
+        held_later: tensors like those that are not there yet, but will be when it trains.
+    """
+    try:
+        reserved = [torch.empty_like(tensor) for tensor in held_later]
+        for part in share.split(rows)[:2]:
+            model.loss(part.looked_at().to(model.device)).backward()
+        del reserved
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        model.zero_grad()
+        torch.accelerator.empty_cache()
+    return True

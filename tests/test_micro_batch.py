@@ -1,0 +1,49 @@
+"""micro_batch_size=auto: the largest that fits, found by trying."""
+
+import pytest
+import torch
+
+from gpt2lab.batch import Batch
+from gpt2lab.config import GPT2Config
+from gpt2lab.errors import RunError
+from gpt2lab.micro_batch import fits, largest_that_fits
+from gpt2lab.model import GPT2
+
+
+@pytest.mark.parametrize(("room", "found"), [(99, 12), (12, 12), (11, 6), (5, 4), (1, 1)])
+def test_the_largest_divisor_that_fits_is_taken(room, found):
+    tried = []
+
+    def has_room(rows):
+        tried.append(rows)
+        return rows <= room
+
+    assert largest_that_fits(12, has_room) == found
+    assert tried == [rows for rows in (12, 6, 4, 3, 2, 1) if rows >= found]
+
+
+def test_where_no_row_fits_the_error_says_what_to_do():
+    with pytest.raises(RunError, match=r"micro_batch_size: not one sequence .* choose a smaller"):
+        largest_that_fits(4, lambda rows: False)
+
+
+def test_trying_leaves_no_gradient_and_does_not_touch_weights(monkeypatch):
+    model = GPT2(GPT2Config(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=5))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ids = torch.zeros(4, 4, dtype=torch.int64)
+    rows_at_once = []
+    loss = GPT2.loss
+
+    def with_room_for_two(model, batch, *args):
+        rows_at_once.append(len(batch.inputs))
+        if len(batch.inputs) > 2:
+            raise torch.OutOfMemoryError
+        return loss(model, batch, *args)
+
+    monkeypatch.setattr(GPT2, "loss", with_room_for_two)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    found = largest_that_fits(4, lambda rows: fits(model, Batch(ids, ids), rows, ()))
+    assert (found, rows_at_once) == (2, [4, 2, 2])
+    assert all(p.grad is None for p in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
