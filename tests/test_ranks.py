@@ -2,21 +2,13 @@
 
 import csv
 import json
-import math
-from pathlib import Path
 
 import pytest
 import torch
-from lightning import Callback
 
 from gpt2lab import fit
-from gpt2lab.config import Precision
-from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
-from gpt2lab.experiment import build_data, quiet, with_vocabulary
-from gpt2lab.launch import cpus, on_ranks
-from gpt2lab.lightning_module import GPT2LightningModule
-from gpt2lab.targets import build_trainer
+from gpt2lab.launch import cpus
 
 pytestmark = pytest.mark.skipif(cpus() < 2, reason="two ranks need two CPU cores")
 
@@ -30,59 +22,6 @@ TINY = [
     "schedule.warmup_steps=1",
     "trainer.log_every_n_steps=1",
 ]
-# prefixes of all lengths, and 33 examples to evaluate, which two ranks cannot halve
-RAGGED = ["data=dates", "data.eval_examples=33", "optim.grad_clip=null"]
-
-
-class Gradients(Callback):
-    """Keeps the gradients of each step, unclipped."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_before_optimizer_step(self, trainer, module, optimizer):
-        gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
-        if gradients:
-            self.steps.append(torch.cat(gradients))
-
-
-def trained(overrides, devices):
-    """Gradients of each step, and the metrics, of a training without a folder."""
-    settings = settings_from("train", [*TINY, *overrides, f"devices={devices}"]).settings
-    quiet()
-    torch.manual_seed(settings.seed)
-    data = build_data(settings)
-    settings = with_vocabulary(settings, data)
-    # In float64, so that nothing but what is computed can differ: not how it is rounded.
-    module, gradients, metrics = GPT2LightningModule(settings).double(), Gradients(), []
-    trainer = build_trainer(settings, Precision.fp32, [gradients], [], Path())
-    module.record = metrics.append
-    trainer.fit(module, datamodule=data)
-    return gradients.steps, metrics
-
-
-GRID = {
-    (data, micro): [*overrides, f"micro_batch_size={micro}", "max_steps=3", "eval_every=3"]
-    for data, overrides in {"sort": ["data=sort", "optim.grad_clip=null"], "ragged": RAGGED}.items()
-    for micro in ("null", "2")
-}
-
-
-def all_of_the_grid(rank):
-    return {case: trained(overrides, devices=2) for case, overrides in GRID.items()}
-
-
-def test_ranks_and_micro_batches_do_not_change_gradients_losses_or_evaluations():
-    whole = {data: trained(GRID[data, "null"], devices=1) for data in ("sort", "ragged")}
-    for (data, micro), (gradients, metrics) in on_ranks(2, all_of_the_grid).items():
-        wanted_gradients, wanted_metrics = whole[data]
-        assert len(gradients) == 3
-        for found, wanted in zip(gradients, wanted_gradients, strict=True):
-            assert (found - wanted).norm() < 1e-10 * wanted.norm(), (data, micro)
-        assert [list(m) for m in metrics] == [list(m) for m in wanted_metrics]
-        for found, wanted in zip(metrics, wanted_metrics, strict=True):
-            for name in wanted:
-                assert math.isclose(found[name], wanted[name], rel_tol=1e-6), (data, micro, name)
 
 
 def rows(folder):
