@@ -18,6 +18,7 @@ from gpt2lab.config import HIGHER_IS_BETTER, Precision, parse_stop_at
 from gpt2lab.curves import draw_curves
 from gpt2lab.errors import RunError
 from gpt2lab.guard import Guard
+from gpt2lab.loggers import show_picture
 from gpt2lab.peak import Peak, peak_of
 from gpt2lab.signals import ASKED, Listener
 
@@ -177,6 +178,7 @@ class Curves(Callback):
         for logger in trainer.loggers:
             logger.save()
         Guard(self.picture.name)(draw_curves, self.metrics, self.picture)
+        show_picture(trainer, "curves", self.picture)
 
 
 class Profile(Callback):

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from lightning import Trainer
 from lightning.pytorch.loggers.logger import Logger
+from numpy.typing import NDArray
 
 from gpt2lab.config import HIGHER_IS_BETTER
 from gpt2lab.durable import write_whole
@@ -188,8 +191,47 @@ class Guarded(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.guard(lambda: self.inner.log_metrics(dict(metrics), step))
 
+    def log_text(self, name: str, text: str, step: int) -> None:
+        """A text in Markdown, for those that show one."""
+        if hasattr(self.inner, "log_text"):
+            self.guard(lambda: self.inner.log_text(name, text, step))
+        elif hasattr(self.experiment, "add_text"):  # TensorBoard's own
+            self.guard(lambda: self.experiment.add_text(name, text, step))
+
+    def log_picture(self, name: str, path: Path, step: int) -> None:
+        """A PNG file, for those that show one."""
+        if hasattr(self.inner, "log_image"):
+            self.guard(lambda: self.inner.log_image(name, [str(path)], step))
+        elif hasattr(self.experiment, "add_image"):
+            self.guard(lambda: self.experiment.add_image(name, pixels(path), step))
+
     def save(self) -> None:
         self.guard(lambda: self.inner.save())
 
     def finalize(self, status: str) -> None:
         self.guard(lambda: self.inner.finalize(status))
+
+
+def show_text(trainer: Trainer, name: str, text: str) -> None:
+    """Hand a text in Markdown, such as samples, to the loggers that show one, for this step."""
+    for logger in trainer.loggers:
+        if isinstance(logger, Guarded):
+            logger.log_text(name, text, trainer.global_step)
+
+
+def show_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Hand a PNG file, if it is there, to the loggers that show one, for this step.
+
+    Any callback may do so until training has ended, `teardown` included; wandb copies the file.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, Guarded) and path.is_file():
+            logger.log_picture(name, path, trainer.global_step)
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    """(3, height, width)."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)

@@ -12,13 +12,14 @@ from gpt2lab.backends import eager
 from gpt2lab.durable import write_whole
 from gpt2lab.generation import generate
 from gpt2lab.guard import Guard
+from gpt2lab.loggers import show_text
 
 TEMPERATURE = 0.8
 SECTION = "## step "
 
 
 class Samples(Callback):
-    """After every evaluation, a few answers or continuations in samples.md.
+    """After every evaluation, a few answers or continuations in samples.md and loggers.
 
     Args:
         examples: held-out questions that are answered.
@@ -57,6 +58,7 @@ class Samples(Callback):
             going_on = continuations(pl_module, data, self.prompts, self.new_tokens, seed=step)
             text = "".join(quoted(given, more) for given, more in going_on)
         self.guard(self._append, f"{SECTION}{step}\n\n{text}\n")
+        show_text(trainer, "samples", text)
 
     def _append(self, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -16,17 +16,6 @@ from gpt2lab.config.check.targets import HOMES
 from gpt2lab.errors import ConfigError
 from gpt2lab.loggers import Guarded
 
-# A run waits for no network longer than this, and tells nobody its command line or environment.
-WANDB_SETTINGS = {
-    "init_timeout": 10,  # seconds; wandb takes up to 10 more
-    "finish_timeout": 30,
-    "console": "off",
-    "disable_code": True,
-    "disable_git": True,
-    "save_code": False,
-    "x_disable_meta": True,
-}
-
 
 def build_trainer(
     settings: TrainConfig,
@@ -99,20 +88,17 @@ def build_loggers(settings: TrainConfig, folder: Path, run_id: str) -> list[Logg
     """The loggers of the settings, each so wrapped that its failure is a warning."""
     known: dict[str, dict[str, Any]] = {
         "lightning.pytorch.loggers.TensorBoardLogger": {"save_dir": str(folder)},
-        "lightning.pytorch.loggers.WandbLogger": {
+        "gpt2lab.wandb_logger.WandbLogger": {
             "save_dir": str(folder),
             "name": folder.name,
             "id": run_id,
             "resume": "allow",
-            "settings": WANDB_SETTINGS,
         },
     }
     loggers: list[Logger] = []
     for name, node in settings.logger.items():
         if node is not None:
             defaults = known.get(node["_target_"], {})
-            if "settings" in defaults:
-                node = {**node, "settings": defaults["settings"] | (node.get("settings") or {})}
             key = f"logger.{name}"
             resolve_target(key, node["_target_"], Logger)
             loggers.append(Guarded(key, partial(instantiate, key, node, Logger, **defaults)))

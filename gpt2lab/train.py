@@ -91,6 +91,9 @@ def job(cfg: DictConfig) -> int:
     """One combination, in whatever process Hydra's launcher runs it."""
     from hydra.core.hydra_config import HydraConfig
 
+    for logger in filter(None, cfg.logger.values()):
+        if "group" in logger and logger.group is None:
+            logger.group = cfg.name
     cfg.name = f"{cfg.name}-{HydraConfig.get().job.num}"
     return train(from_config(cfg))
 

@@ -1,9 +1,13 @@
 import csv
+import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
-from gpt2lab.loggers import CSVLogger, Guarded, read_metrics
+from gpt2lab.loggers import CSVLogger, Guarded, read_metrics, show_picture, show_text
 
 
 def test_one_row_a_step_with_empty_cells_for_what_was_not_measured(tmp_path):
@@ -116,3 +120,38 @@ def test_a_logger_that_cannot_be_made_is_one_warning():
     with pytest.warns(UserWarning, match=r"logger\.wandb: No module named 'wandb'"):
         logger = Guarded("logger.wandb", make)
     logger.log_metrics({"a": 1.0}, step=1)
+
+
+def test_loggers_that_can_show_a_text_and_a_picture_do(tmp_path):
+    pytest.importorskip("tensorboard")
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    Image.fromarray(np.full((3, 5, 3), 200, np.uint8)).save(tmp_path / "red.png")
+    csv_logger = Guarded("metrics.csv", lambda: CSVLogger(tmp_path / "metrics.csv"))
+    board = Guarded("logger.tensorboard", lambda: TensorBoardLogger(str(tmp_path), "", "board"))
+    trainer = SimpleNamespace(loggers=[csv_logger, board], global_step=7)
+    show_text(trainer, "samples", "| a |\n|---|\n| b |\n")
+    show_picture(trainer, "attention", tmp_path / "red.png")
+    show_picture(trainer, "absent", tmp_path / "absent.png")
+    board.finalize("success")
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    (image,) = events.Images("attention")
+    assert (image.step, image.width, image.height) == (7, 5, 3)
+    assert events.Tags()["images"] == ["attention"]
+    assert events.Tags()["tensors"] == ["samples/text_summary"]
+
+
+def test_a_text_or_picture_that_cannot_be_shown_is_one_warning(tmp_path):
+    class Shows(Failing):
+        def log_text(self, name, text, step):
+            raise OSError("No space left on device")
+
+        log_image = log_text
+
+    (tmp_path / "a.png").touch()
+    trainer = SimpleNamespace(loggers=[Guarded("logger.x", Shows)], global_step=1)
+    with pytest.warns(UserWarning, match=r"logger\.x: No space left on device"):
+        show_text(trainer, "samples", "text")
+    with warnings.catch_warnings(action="error"):
+        show_picture(trainer, "curves", tmp_path / "a.png")

@@ -45,7 +45,7 @@ def test_an_answer_has_as_many_tokens_as_the_right_one(tiny_model, monkeypatch):
 
 def test_a_bar_or_a_new_line_does_not_end_a_cell_of_samples(tiny_model, tmp_path):
     samples = Samples(str(tmp_path / "samples.md"), examples=2)
-    trainer = SimpleNamespace(global_step=7, datamodule=Questions())
+    trainer = SimpleNamespace(global_step=7, loggers=[], datamodule=Questions())
     samples.on_validation_end(trainer, module_of(tiny_model))
     rows = (tmp_path / "samples.md").read_text().splitlines()[4:6]
     assert [row.replace("\\|", "").count("|") for row in rows] == [5, 5]
@@ -62,7 +62,7 @@ class Text(Questions):
 def test_text_is_continued_differently_at_each_evaluation(tiny_model, tmp_path):
     samples = Samples(str(tmp_path / "samples.md"), prompts=2, new_tokens=5)
     for step in (3, 4):
-        trainer = SimpleNamespace(global_step=step, datamodule=Text())
+        trainer = SimpleNamespace(global_step=step, loggers=[], datamodule=Text())
         samples.on_validation_end(trainer, module_of(tiny_model))
     first, second = (tmp_path / "samples.md").read_text().split("## step ")[1:]
     assert first.count("GPT-2 goes on:") == 2
@@ -74,7 +74,7 @@ def test_a_sample_longer_than_the_context_is_no_reason_to_warn(tiny_model, tmp_p
     samples = Samples(str(tmp_path / "samples.md"), prompts=1, new_tokens=new_tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trainer = SimpleNamespace(global_step=3, datamodule=Text())
+        trainer = SimpleNamespace(global_step=3, loggers=[], datamodule=Text())
         samples.on_validation_end(trainer, module_of(tiny_model))
 
 

@@ -8,6 +8,9 @@ from gpt2lab.config.settings import TrainConfig
 HOMES = ("lightning", "gpt2lab")
 """The packages whose classes a `_target_` may name."""
 
+LOG_MODEL = (None, False, "best", "last", "all")
+"""Which checkpoints become an artifact; Lightning's True speaks of its own ModelCheckpoint."""
+
 # Lightning's own arguments that would contradict a setting of ours.
 OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "max_steps": "max_steps",
@@ -76,6 +79,10 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             )
         for inner, name in special_keys({k: v for k, v in node.items() if k != "_target_"}, key):
             yield f"{inner}: {name} is not allowed here; only the node itself has a _target_"
+    for name, node in config.logger.items():
+        log_model = node.get("log_model") if isinstance(node, dict) else None
+        if log_model not in LOG_MODEL:
+            yield f"logger.{name}.log_model: {log_model!r} is no choice; best, last, all, false are"
     if config.devices > 1 and "Single" in str(config.strategy.get("_target_")):
         yield f"strategy: single is for one device, not devices={config.devices}; use strategy=ddp"
     log_every = config.trainer.get("log_every_n_steps", 1)
