@@ -73,6 +73,14 @@ def test_nothing_below_the_command_lines_imports_evaluation():
             assert "evaluation" not in of_ours(file), file
 
 
+def test_a_plan_stands_on_model_and_data_and_nothing_stands_on_it():
+    for file in files_of("planning"):
+        assert of_ours(file) <= BELOW | MODEL_WING | {"checkpoint", "data", "planning"}, file
+    for file in PACKAGE.rglob("*.py"):
+        if file.name != "plan.py" and "planning" not in file.parts:
+            assert "planning" not in of_ours(file), file
+
+
 def test_no_module_hides_a_public_name():
     assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
@@ -92,6 +100,7 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.evaluation.run",
         "gpt2lab.interactive",
         "gpt2lab.loading",
+        "gpt2lab.plan",
         "gpt2lab.prepare",
         "gpt2lab.sample",
         "gpt2lab.tokenizer",

@@ -6,7 +6,13 @@ A new one is a file in `settings` and one in `check`, conf/<name>.yaml, which be
 
 from dataclasses import dataclass, replace
 
-from gpt2lab.config.settings import EvaluateConfig, ExportConfig, SampleConfig, TrainConfig
+from gpt2lab.config.settings import (
+    EvaluateConfig,
+    ExportConfig,
+    PlanConfig,
+    SampleConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -16,12 +22,14 @@ class CommandLine:
     Args:
         root: the dataclass of its settings.
         groups: folders of conf/ of which it takes an option each.
+        extends: the command line whose settings are among these, and stand in that one's yaml file.
         is_grid: whether --multirun runs every combination of comma-separated values.
         quoted: how a value with blanks is given, in an example.
     """
 
     root: type
     groups: tuple[str, ...]
+    extends: str | None = None
     is_grid: bool = False
     quoted: str = "'name=\"a b\"'"
 
@@ -39,5 +47,6 @@ COMMAND_LINES = {
     "export": CommandLine(ExportConfig, ()),
     "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
 }
-# It is told what train would be told.
+# They are told what train would be told, plan some more.
 COMMAND_LINES["prepare"] = replace(COMMAND_LINES["train"], is_grid=False)
+COMMAND_LINES["plan"] = replace(COMMAND_LINES["prepare"], root=PlanConfig, extends="train")

@@ -49,15 +49,23 @@ class Composed:
     printable: dict[str, Any]
 
 
-def register_schemas() -> None:
-    """Make the dataclasses known to Hydra, and the one computed link of conf/data/sort.yaml."""
+def register_schemas(config_name: str = "train") -> None:
+    """Make the dataclasses known to Hydra, and the one computed link of conf/data/sort.yaml.
+
+    Args:
+        config_name: the command line that is composed; one that extends another is the schema of
+            that one's yaml file too.
+    """
     store = ConfigStore.instance()
     for name, command in COMMAND_LINES.items():
         # Bases stand where a group's option brings its own shape: Hydra merges subclasses only.
         declared = field_types(command.root).items()
         # A setting of the same name, such as the data of evaluate, is none of them.
         bases = {k: base() for k, base in declared if k in SHAPES and isinstance(base, type)}
-        store.store(name=f"schema_{name}", node=command.root(**bases))
+        node = command.root(**bases)
+        store.store(name=f"schema_{name}", node=node)
+        if name == config_name and command.extends is not None:
+            store.store(name=f"schema_{command.extends}", node=node)
     for group, shapes in SHAPES.items():
         for kind, shape in shapes.items():
             store.store(group=group, name=f"schema_{kind}", node=shape, package=group)
@@ -316,7 +324,7 @@ def is_choice(override: Override, options: Container[str]) -> bool:
 
 
 def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
-    register_schemas()
+    register_schemas(config_name)
     GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         try:

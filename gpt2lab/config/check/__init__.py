@@ -8,13 +8,20 @@ from gpt2lab.config.check.export import export_problems
 from gpt2lab.config.check.ranges import range_problems
 from gpt2lab.config.check.sample import sample_problems
 from gpt2lab.config.check.train import train_problems
-from gpt2lab.config.settings import EvaluateConfig, ExportConfig, SampleConfig, TrainConfig
+from gpt2lab.config.settings import (
+    EvaluateConfig,
+    ExportConfig,
+    PlanConfig,
+    SampleConfig,
+    TrainConfig,
+)
 
 RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     TrainConfig: train_problems,
     SampleConfig: sample_problems,
     ExportConfig: export_problems,
     EvaluateConfig: evaluate_problems,
+    PlanConfig: train_problems,
 }
 """What must hold between the settings of each command line."""
 

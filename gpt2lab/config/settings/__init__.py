@@ -46,6 +46,10 @@ from gpt2lab.config.settings.optim import (
     ScheduleConfig,
     WSDConfig,
 )
+from gpt2lab.config.settings.plan import (
+    Hardware,
+    PlanConfig,
+)
 from gpt2lab.config.settings.sample import (
     BeyondContext,
     SampleConfig,
@@ -68,10 +72,12 @@ __all__ = [
     "ExportConfig",
     "ExportFormat",
     "GPT2Config",
+    "Hardware",
     "MuonConfig",
     "OptimConfig",
     "PairsConfig",
     "PairsSource",
+    "PlanConfig",
     "Precision",
     "Quantize",
     "Range",
