@@ -6,7 +6,7 @@ import torch
 
 from gpt2lab.batch import Batch
 from gpt2lab.benchmark import __main__ as benchmark
-from gpt2lab.benchmark import data, generate, loop, loss, prepare, startup, train
+from gpt2lab.benchmark import data, generate, loop, loss, plan, prepare, startup, train
 from gpt2lab.errors import ConfigError
 
 
@@ -51,7 +51,20 @@ def test_the_prepare_benchmark_is_a_share_of_tiktokens_speed(monkeypatch, capsys
     assert result["share_of_tiktokens_speed"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["loss", "data", "prepare", "startup"])
+def test_the_plan_benchmark_sets_plans_beside_trainings(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "TOKENS", 2**12)
+    tiny = ["model=nano", "data=text", "model.block_size=16", "batch_size=2", "trainer=cpu"]
+    monkeypatch.setattr(plan, "SIZES", {"tiny": (tiny, 2)})
+    monkeypatch.setattr(plan, "get_context", lambda _: SameProcess)
+    monkeypatch.setattr("sys.argv", ["benchmark", "plan", "json=true"])
+    assert benchmark.main() == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    expected = result["tiny_planned_ms_a_step"] / result["tiny_ms_a_step"]
+    assert result["tiny_time_ratio"] == pytest.approx(expected)
+    assert result["tiny_memory_ratio"] == result["tiny_planned_mib"] / result["tiny_peak_mib"]
+
+
+@pytest.mark.parametrize("name", ["loss", "data", "plan", "prepare", "startup"])
 def test_a_benchmark_of_fixed_size_takes_no_settings(monkeypatch, name):
     monkeypatch.setattr("sys.argv", ["benchmark", name, "model=nano"])
     with pytest.raises(ConfigError, match="model=nano is a setting"):

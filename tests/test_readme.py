@@ -16,6 +16,7 @@ LISTED = re.findall(r"^\| `(python -m gpt2lab[^`]*)` ", README, re.M)
 # Those that train to their target or measure for minutes; all others answer in seconds.
 LONG = (
     *("benchmark loop", "benchmark loss", "benchmark prepare", "benchmark generate"),
+    "benchmark plan",
     *("train model=small data=sort", "train model=nano data=sort", "train model=char data=builtin"),
 )
 # Those that download; `data.path=` takes a copy, and a local folder stands for `gpt2`.

@@ -7,11 +7,11 @@ from importlib import import_module
 from gpt2lab.command_line import show_errors
 from gpt2lab.errors import ConfigError
 
-BENCHMARKS = ("train", "startup", "loop", "loss", "data", "prepare", "generate")
+BENCHMARKS = ("train", "startup", "loop", "loss", "data", "prepare", "generate", "plan")
 USAGE = """\
 Measure the cost of a part, where there is another way beside it, in turns.
 
-usage: python -m gpt2lab.benchmark {train,startup,loop,loss,data,prepare,generate}
+usage: python -m gpt2lab.benchmark {train,startup,loop,loss,data,prepare,generate,plan}
                                    [setting=value ...] [json=true]
 
   train   a training step as `train` makes it over a plain fp32 loop on the same model, and on
