@@ -9,7 +9,7 @@ import torch
 
 from gpt2lab.checkpoint.background import free_memory
 from gpt2lab.config import PlanConfig, Precision
-from gpt2lab.peak import Peak, named_rate, number_format, peak_of
+from gpt2lab.peak import Peak, named_rate, peak_of
 from gpt2lab.precision import chosen_precision, device_type
 
 GIB = 2**30
@@ -148,12 +148,12 @@ def device_of(settings: PlanConfig) -> Device:
 
 
 def card_of(name: str, precision: Precision, link: float) -> Device:
-    """A GPU by its name; bf16 where it has a unit for that, and else TF32 or fp32."""
+    """A GPU by its name; bf16 where it has a unit for that, and else fp32."""
     card = CARDS[name]
     if precision is Precision.auto:
         has_bf16 = named_rate(card.driver_name, "bf16") is not None
         precision = Precision.bf16 if has_bf16 else Precision.fp32
-    unit = number_format(precision)
+    unit = precision.name
     rate = named_rate(card.driver_name, unit)
     return Device(
         name,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.config import GPT2Config, PairsConfig, PlanConfig, TextConfig, Vocabulary
+from gpt2lab.config.check.train import AUTO
 from gpt2lab.data.prepare import corpus_folder
 from gpt2lab.data.tokens import is_prepared, read_manifest
 from gpt2lab.planning.fit import Way, fits, largest_rows, memory_on, needed_bytes, ways
@@ -115,6 +116,8 @@ def make_plan(settings: PlanConfig) -> Plan:
     settings, assumed = with_vocabulary(settings)
     device = device_of(settings)
     work = work_of(settings, device.precision, device.on_gpu)
+    if settings.micro_batch_size == AUTO:
+        work = work.with_rows(largest_rows(work, device) or 1)
     rates = rates_of(settings, work, device, assumed)
     is_fitting = fits(work, device)
     if work.devices > 1:

@@ -124,7 +124,8 @@ def work_of(settings: TrainConfig, precision: Precision, on_gpu: bool) -> Work:
     nodes = getattr(settings, "num_nodes", 1)
     devices = settings.devices * nodes
     share = settings.batch_size // devices
-    rows = settings.micro_batch_size or share
+    # With auto, the largest that fits is found once memory is known.
+    rows = settings.micro_batch_size if isinstance(settings.micro_batch_size, int) else share
     tokens = sequence_tokens(settings)
     return Work(
         model=settings.model,

@@ -60,6 +60,13 @@ def test_time_is_not_known_where_the_rate_is_not():
     assert plan.results()["tokens_per_second"] is None
 
 
+def test_an_automatic_micro_batch_is_the_largest_that_fits():
+    plan = plan_of(*XL, "devices=8", FSDP, "micro_batch_size=auto")
+    assert plan.fits
+    assert plan.work.rows == plan.fitting_rows > 1
+    assert plan.work.sequences == 1024
+
+
 def test_a_training_ends_when_its_minutes_do():
     assert plan_of(*XL, "max_minutes=90").hours == 1.5
 
