@@ -203,7 +203,7 @@ def test_a_signal_before_the_training_leaves_nothing(tmp_path, send):
 FAMILY = """
 import multiprocessing, signal
 
-from gpt2lab.launch import ASKED, Family
+from gpt2lab.launch.family import ASKED, Family
 
 if __name__ == "__main__":
     with Family():

@@ -1,0 +1,48 @@
+"""What this machine has to compute with, and each process's share of it."""
+
+import os
+
+from gpt2lab.config import TrainConfig
+from gpt2lab.errors import ConfigError
+
+
+def check_devices(settings: TrainConfig) -> None:
+    """
+    Raises:
+        ConfigError: if there are fewer devices than the settings ask for.
+    """
+    accelerator = settings.trainer.get("accelerator", "auto")
+    if settings.devices == 1 and accelerator not in ("gpu", "cuda"):
+        return
+    kind, found = "CPU cores", cpus()
+    if accelerator != "cpu":
+        import torch
+
+        gpus = torch.cuda.device_count() or int(torch.backends.mps.is_available())
+        if gpus or accelerator != "auto":
+            kind, found = "GPUs", gpus
+    if found >= settings.devices:
+        return
+    if found == 0:
+        raise ConfigError(
+            f"trainer.accelerator: {accelerator} was asked for, 0 GPUs were found; use trainer=auto"
+        )
+    raise ConfigError(
+        f"devices: {settings.devices} were asked for, {found} {kind} were found; "
+        f"choose at most {found}"
+    )
+
+
+def cpus() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def divide_threads(count: int) -> None:
+    """Each rank computes with its share of the cores, unless OMP_NUM_THREADS says with how many."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, cpus() // count))
