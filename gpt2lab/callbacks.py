@@ -232,6 +232,7 @@ class Stop(Callback):
     where it would have been anyway, as long as the sender may be kept waiting.
 
     Args:
+        minutes_gone: those of max_minutes that ranks have trained which were lost.
         save: writes the state as it is to the disk, unless it is there.
     """
 
@@ -240,12 +241,14 @@ class Stop(Callback):
         *,
         max_steps: int,
         max_minutes: float | None,
+        minutes_gone: float = 0.0,
         stop_at: str | None,
         listener: Listener,
         save: Callable[[Trainer], None],
     ) -> None:
         self.max_steps = max_steps
-        self.deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+        minutes = max_minutes - minutes_gone if max_minutes else None
+        self.deadline = time.monotonic() + 60 * minutes if minutes is not None else None
         self.max_minutes = max_minutes
         self.stop_at = stop_at
         self.listener = listener

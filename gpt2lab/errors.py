@@ -34,3 +34,13 @@ class RunError(Exception):
 
     The line reads `<key or file>: <what>; <what to do>`, as a user's own errors do.
     """
+
+
+class LostRankError(RunError):
+    """A rank that has ended without a word, by a signal or a crash: it may be started again."""
+
+    def __init__(self, rank: int, how: str) -> None:
+        self.what = f"rank {rank}: ended by {how}"
+        super().__init__(
+            f"{self.what}; see the system's log for a lack of memory, and go on with resume=last"
+        )

@@ -33,12 +33,14 @@ from gpt2lab.data.tokens import open_corpus
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.init_from import Source, check_shape, source_of, vocabulary_of
+from gpt2lab.launch.restarts import with_restarts
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
 from gpt2lab.model import GPT2
 from gpt2lab.precision import chosen_precision, device_type
 from gpt2lab.resume import (
     Origin,
+    Restart,
     changed_settings,
     check_tokenizer,
     finished,
@@ -81,10 +83,20 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
             clean(folder / "checkpoints")
             print(f"{checkpoint}: has reached {key}={getattr(settings, key)}; nothing is left")
             return Result(folder, run_folder.read_json(folder / run_folder.SUMMARY))
-        everything = settings, printable, folder, checkpoint, source
-        if settings.devices > 1:
-            return launch.on_ranks(settings.devices, train, *everything)
-        return train(*everything)
+        if settings.devices == 1:
+            if settings.max_restarts:
+                warnings.warn(
+                    "max_restarts: is without effect on one device, which trains in this process; "
+                    "start that again with resume=auto",
+                    stacklevel=2,
+                )
+            return train(settings, printable, folder, checkpoint, source)
+
+        def on_ranks(checkpoint: Path | None, restart: Restart | None) -> Result:
+            fixed = settings, printable, folder, checkpoint, source, restart
+            return launch.on_ranks(settings.devices, train, *fixed)
+
+        return with_restarts(on_ranks, folder, checkpoint, settings.max_restarts)
 
 
 def train(
@@ -93,6 +105,7 @@ def train(
     folder: Path,
     checkpoint: Path | None,
     source: Source | None,
+    restart: Restart | None = None,
     rank: int = 0,
 ) -> Result:
     """Train in a folder that is locked, in this process: alone, or as one of several ranks.
@@ -100,6 +113,7 @@ def train(
     Args:
         checkpoint: what the run goes on from; None for a fresh start.
         source: the weights that a fresh start begins with; None for random ones.
+        restart: the loss of a rank after which this begins, if any.
     """
     changed = {} if checkpoint is None else changed_settings(checkpoint, settings, printable)
     precision = choose_precision(settings)
@@ -119,7 +133,7 @@ def train(
         del weights
     step = 0 if checkpoint is None else resumed_step(checkpoint, module, data)
     begun_with = source.facts() if source is not None and rank == 0 else None
-    origin = Origin(checkpoint, step, changed, begun_with)
+    origin = Origin(checkpoint, step, changed, begun_with, restart)
     training = Training(
         settings,
         printable,

@@ -21,6 +21,16 @@ log = logging.getLogger("gpt2lab")
 
 
 @dataclass
+class Restart:
+    """All ranks started again by their parent, after one was lost."""
+
+    reason: str
+    """Which rank was lost, and how."""
+    minutes: float
+    """Those of max_minutes that are gone."""
+
+
+@dataclass
 class Origin:
     """Where a training begins."""
 
@@ -31,6 +41,8 @@ class Origin:
     """Old and new value of each setting that is not what it was in the checkpoint."""
     weights: dict[str, Any] | None = None
     """What a fresh start has its weights from, as the receipt says it; None for random ones."""
+    restart: Restart | None = None
+    """The loss that it goes on after; None for what a user has started."""
 
 
 def place(settings: TrainConfig, folder: Path) -> Path | None:

@@ -92,6 +92,7 @@ class Training:
         self.stop = Stop(
             max_steps=settings.max_steps,
             max_minutes=settings.max_minutes,
+            minutes_gone=origin.restart.minutes if origin.restart else 0.0,
             stop_at=settings.stop_at,
             listener=self.listener,
             save=self.checkpoints.save_now,
@@ -130,17 +131,23 @@ class Training:
         facts["parameters"] = self.module.model.num_parameters()
         if self.origin.weights is not None:
             facts["init_from"] = self.origin.weights
-        if self.origin.checkpoint is None:
-            return run_folder.receipt(**facts, **now)
         path = self.folder / run_folder.RECEIPT
         first = run_folder.read_json(path)
+        restart = self.origin.restart
+        # A restart is the same run, even where it has to begin with the first step again.
+        if self.origin.checkpoint is None and not (restart and first):
+            return run_folder.receipt(**facts, **now)
         earlier = first.get("resumed", [])
         if not isinstance(first.get("id"), str) or not isinstance(earlier, list):
             warnings.warn(f"{path}: is damaged; a new one is begun", stacklevel=2)
-            # Loggers know the run by its id, which stands in each of its checkpoints too.
-            run = load_checkpoint(self.origin.checkpoint, self.settings.allow_nonfinite)["run"]
-            first, earlier = run_folder.receipt(**facts, **now) | {"id": run}, []
+            first, earlier = run_folder.receipt(**facts, **now), []
+            if self.origin.checkpoint is not None:
+                # Loggers know the run by its id, which stands in each of its checkpoints too.
+                content = load_checkpoint(self.origin.checkpoint, self.settings.allow_nonfinite)
+                first["id"] = content["run"]
         leg = run_folder.resumption(self.origin.step, changed=self.origin.changed, **now)
+        if restart is not None:
+            leg["restart"] = restart.reason
         return {**first, "resumed": [*earlier, leg]}
 
     def run(self) -> Result:

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.launch import cpus
 from gpt2lab.run_folder import read_json
 from tests.test_ranks import TINY, column, rows
@@ -90,7 +92,7 @@ class Training:
 
     def end(self):
         """Exit code, standard output and the lines of standard error."""
-        out, err = self.process.communicate(timeout=100)
+        out, err = self.process.communicate(timeout=300)
         return self.process.returncode, out, err.splitlines()
 
     def orphans(self):
@@ -234,6 +236,62 @@ def test_a_killed_rank_ends_the_others_with_one_line_and_no_checkpoint(tmp_path)
     assert (code, out, len(err)) == (1, "", 1), err
     assert err[0].startswith("error: rank 1: ended by SIGKILL; ")
     assert not training.checkpoints()
+    assert not training.orphans()
+
+
+def weights(folder):
+    return load_checkpoint(find_checkpoint(folder, "last"))["state_dict"]
+
+
+@pytest.mark.parametrize(("every", "step"), [(3, 3), (100, 0)])
+def test_a_lost_rank_is_made_up_for_by_a_restart(tmp_path, every, step):
+    """Its weights, and metrics, are those of a run that has lost nothing."""
+    hook = (
+        f"first = Path({str(tmp_path)!r}) / 'lost'; "
+        "(rank, number, first.exists()) == (1, 6, False) and "
+        "(first.touch(), os.kill(os.getpid(), 9))"
+    )
+    plain = ["max_steps=8", "eval_every=4", f"checkpoint_every={every}", "model.dropout=0.1"]
+    training = Training(tmp_path, *plain, "max_restarts=1", hook=hook)
+    code, out, err = training.end()
+    assert (code, out.splitlines()[-1]) == (0, str(tmp_path / "runs" / "a")), err
+    where = f"step {step}" if step else "step 0, afresh"
+    assert err[0] == f"warning: rank 1: ended by SIGKILL; restart 1 of 1, from {where}"
+    assert not training.orphans()
+    (leg,) = read_json(tmp_path / "runs" / "a" / "receipt.json")["resumed"]
+    assert (leg["step"], leg["restart"]) == (step, "rank 1: ended by SIGKILL")
+
+    (tmp_path / "straight").mkdir()
+    assert Training(tmp_path / "straight", *plain).end()[0] == 0
+    folders = [tmp_path / "runs" / "a", tmp_path / "straight" / "runs" / "a"]
+    found, wanted = map(weights, folders)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    for name in ("step", "train/loss", "val/loss"):
+        assert column(folders[0], name) == column(folders[1], name)
+
+
+def test_no_more_restarts_than_were_asked_for(tmp_path):
+    hook = "(rank, number) == (0, 3) and os.kill(os.getpid(), 9)"
+    code, out, err = Training(tmp_path, "max_steps=8", "max_restarts=1", hook=hook).end()
+    assert (code, out) == (1, "")
+    assert [line.partition(";")[0] for line in err] == [
+        "warning: rank 0: ended by SIGKILL",
+        "error: rank 0: ended by SIGKILL",
+    ]
+
+
+def test_what_a_restart_would_meet_again_is_not_restarted(tmp_path):
+    hook = "if number == 3: self.model.transformer.ln_f.weight.data.fill_(math.nan)"
+    code, _, err = Training(tmp_path, "max_steps=9", "max_restarts=3", hook=hook).end()
+    assert (code, len(err)) == (1, 1), err
+    assert err[0].startswith("error: step 3: the loss is nan; ")
+
+
+def test_a_signal_to_the_parent_is_not_made_up_for(tmp_path):
+    training = Training(tmp_path, "max_steps=1000", "max_restarts=3").until_step(3)
+    training.process.send_signal(signal.SIGTERM)
+    assert training.end()[0] == 143
     assert not training.orphans()
 
 

@@ -60,6 +60,7 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
             "micro_batch_size: 3 on 2 devices does not divide batch_size=8",
         ),
         (["devices=0"], "devices: 0 is out of range"),
+        (["devices=2", "max_restarts=-1"], "max_restarts: -1 is out of range"),
         (
             ["devices=4096", "batch_size=4096"],
             f"devices: 4096 were asked for, {cpus()} CPU cores were found",
@@ -98,3 +99,9 @@ def test_more_gpus_than_there_are_are_refused(tmp_path):
                 f"runs_dir={tmp_path}",
             ]
         )
+
+
+def test_one_device_that_cannot_be_started_again_is_told_so(tmp_path):
+    overrides = ["data=sort", "max_steps=1", f"runs_dir={tmp_path}", "max_restarts=1"]
+    with pytest.warns(UserWarning, match=r"^max_restarts: is without effect on one device"):
+        fit([*TINY, *overrides])

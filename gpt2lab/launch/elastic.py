@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt2lab.errors import CheckpointError, ConfigError, DataError, RunError
+from gpt2lab.errors import CheckpointError, ConfigError, DataError, LostRankError, RunError
 from gpt2lab.launch.family import LEFT, Family
 from gpt2lab.launch.rank import run_rank
 from gpt2lab.signals import Signalled
@@ -29,6 +29,7 @@ def on_ranks(count: int, function: Callable[..., Any], *args: Any) -> Any:
 
     Raises:
         Gpt2labError, RunError: what the first rank that failed has raised.
+        LostRankError: if one has ended without having raised anything.
         Signalled: if a signal came when there was no training to be stopped.
         SystemExit: if the first rank has left upon a signal, and has said so.
     """
@@ -77,10 +78,7 @@ def _raise_first_failure(reports: Path, family: Family) -> NoReturn:
         elif code != -signal.SIGTERM and code != 0 and report["pid"] not in family.killed:
             # SIGTERM is what elastic sends to those that are left.
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise RunError(
-                f"rank {report['rank']}: ended by {how}; see the system's log for a lack of "
-                "memory, and go on with resume=last"
-            )
+            raise LostRankError(report["rank"], how)
     if family.signal is not None or not told:
         raise Signalled(family.signal or signal.SIGTERM)
     first = min(told, key=lambda report: report["time"])

@@ -73,6 +73,8 @@ class TrainConfig:
     auto for as many as a GPU has memory for."""
     devices: int = ranged(1, ge=1)
     """GPUs, or processes on a CPU (at most one a core), that share each step."""
+    max_restarts: int = ranged(0, ge=0)
+    """Times that several devices start again from the last checkpoint when one of them is lost."""
     precision: Precision = Precision.auto
     """auto takes bf16 where the processor or GPU has it, else fp32; tf32 is fp32 but for the
     products of matrices, on NVIDIA GPUs since 2020."""
