@@ -15,10 +15,16 @@ FAULT = 1
 INTERRUPTED = 130
 
 
-def exit_code(action: Callable[[], int]) -> int:
+def exit_code(
+    action: Callable[[], int], where: str = "", speaks: Callable[[int], bool] = lambda code: True
+) -> int:
     """What an action returns; 2 for bad input and 1 for a fault, each told in one line.
 
     A traceback is shown for `debug=true` only.
+
+    Args:
+        where: as in last_lines.
+        speaks: whether it is told here, given the exit code.
     """
     debug = "debug=true" in [argument.lower() for argument in sys.argv[1:]]
     redacted_arguments(sys.argv)  # so that their secrets are known, whatever is refused
@@ -29,12 +35,23 @@ def exit_code(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
     except (Exception, KeyboardInterrupt) as error:
-        problems, code = last_lines(raised() or error)
+        problems, code = last_lines(raised() or error, where)
+        if not speaks(code):
+            return code
         if debug and code == FAULT:
             print(masked(traceback.format_exc()), end="", file=sys.stderr)
     for problem in problems:
         print(f"error: {masked(problem)}", file=sys.stderr)
     return code
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of a program that an error ends."""
+    if isinstance(error, Gpt2labError):
+        return BAD_INPUT
+    if isinstance(error, Signalled):
+        return error.code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAULT
 
 
 def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
@@ -43,17 +60,18 @@ def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
     Args:
         where: stands before the name of an error that is a mistake of ours.
     """
+    code = code_of(error)
     if isinstance(error, Gpt2labError):
-        return list(error.problems), BAD_INPUT
+        return list(error.problems), code
     if isinstance(error, Signalled):
         if error.number == signal.SIGUSR1:
             from gpt2lab.slurm import requeue
 
             requeue()
-        return [str(error)], error.code
+        return [str(error)], code
     if isinstance(error, KeyboardInterrupt):
-        return [CTRL_C], INTERRUPTED
+        return [CTRL_C], code
     if isinstance(error, RunError):
-        return [str(error)], FAULT
+        return [str(error)], code
     what = " ".join(str(error).split()) or "stopped"
-    return [f"{where}{type(error).__name__}: {what}; add debug=true to see where"], FAULT
+    return [f"{where}{type(error).__name__}: {what}; add debug=true to see where"], code

@@ -33,7 +33,9 @@ from gpt2lab.data.tokens import open_corpus
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.init_from import Source, check_shape, source_of, vocabulary_of
+from gpt2lab.launch import joined
 from gpt2lab.launch.restarts import with_restarts
+from gpt2lab.launch.started import started, with_devices
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
 from gpt2lab.model import GPT2
@@ -56,6 +58,8 @@ from gpt2lab.weights.initial import same_rows, take_weights
 def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None = None) -> Result:
     """Train by these settings, or by overrides such as ["model=nano", "data=sort"].
 
+    Called on each of the ranks that torchrun or SLURM has started, it trains as one of them.
+
     Args:
         printable: the settings as they may be stored, without secrets; if None, and no overrides
             are given, the settings as they are.
@@ -66,11 +70,55 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     if isinstance(settings, str):
         raise ConfigError(f"fit: {settings!r} is one text; give a list of overrides")
     if not isinstance(settings, TrainConfig):
-        composed = settings_from("train", settings, saved=saved_settings)
+        composed = settings_from("train", with_devices(settings), saved=saved_settings)
         settings, printable = composed.settings, composed.printable
     settings = parse(plain(settings))
     printable = printable or plain(settings)
     launch.check_devices(settings)
+    if settings.max_restarts and (settings.world_size == 1 or started()):
+        whose = "one device" if settings.world_size == 1 else "ranks that others have started"
+        warnings.warn(
+            f"max_restarts: is without effect on {whose}; start the run again with resume=auto",
+            stacklevel=2,
+        )
+    if (member := joined.member()) is None:
+        return in_folder(settings, printable, None)
+    with member:
+        member.agree(plain(settings))
+        if member.is_first:
+            return in_folder(settings, printable, member)
+        place_of_run, resumed, is_over = member.hear()
+        folder, checkpoint = Path(place_of_run), resumed and Path(resumed)
+        if is_over:
+            return Result(folder, {})
+        source = None if checkpoint else source_of(settings)
+        return train(settings, printable, folder, checkpoint, source, rank=member.place.rank)
+
+
+def fit_and_show(settings: TrainConfig, printable: dict[str, Any]) -> int:
+    """The exit code of a command that trains; the run folder's path is the last line of stdout."""
+    result = fit(settings, printable)
+    print(result.folder, flush=True)
+    return 128 + result.signal if result.signal else 0
+
+
+def in_folder(
+    settings: TrainConfig, printable: dict[str, Any], member: joined.Member | None
+) -> Result:
+    """Find or make the run's folder, lock it, and train: here, or on ranks that are started here.
+
+    Args:
+        member: the first of the ranks that others have started, if there are any.
+    """
+
+    def begin(checkpoint: Path | None, restart: Restart | None) -> Result:
+        everything = settings, printable, folder, checkpoint, source, restart
+        if member is not None:
+            member.tell([str(folder), checkpoint and str(checkpoint), False])
+        elif settings.world_size > 1:
+            return launch.on_ranks(settings.devices, train, *everything)
+        return train(*everything)
+
     folder = run_folder.folder_of(settings)
     with ExitStack() as held:
         if settings.resume is not None and run_folder.is_run(folder):
@@ -81,22 +129,11 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
             held.enter_context(run_folder.made(folder))
         elif checkpoint and settings.resume == "auto" and (key := finished(checkpoint, settings)):
             clean(folder / "checkpoints")
+            if member is not None:
+                member.tell([str(folder), str(checkpoint), True])
             print(f"{checkpoint}: has reached {key}={getattr(settings, key)}; nothing is left")
             return Result(folder, run_folder.read_json(folder / run_folder.SUMMARY))
-        if settings.devices == 1:
-            if settings.max_restarts:
-                warnings.warn(
-                    "max_restarts: is without effect on one device, which trains in this process; "
-                    "start that again with resume=auto",
-                    stacklevel=2,
-                )
-            return train(settings, printable, folder, checkpoint, source)
-
-        def on_ranks(checkpoint: Path | None, restart: Restart | None) -> Result:
-            fixed = settings, printable, folder, checkpoint, source, restart
-            return launch.on_ranks(settings.devices, train, *fixed)
-
-        return with_restarts(on_ranks, folder, checkpoint, settings.max_restarts)
+        return with_restarts(begin, folder, checkpoint, settings.max_restarts)
 
 
 def train(

@@ -35,9 +35,12 @@ def facts() -> dict[str, Any]:
 
 
 def requeue() -> None:
-    """Ask SLURM to start this job again; nothing outside of one. A failure is one warning."""
+    """Ask SLURM to start this job again; nothing outside of one. A failure is one warning.
+
+    Of several tasks the first asks.
+    """
     number = job()
-    if number is None:
+    if number is None or os.environ.get("SLURM_PROCID", "0") != "0":
         return
     sys.stdout.flush()  # SLURM ends this process soon after
     try:

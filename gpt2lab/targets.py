@@ -29,6 +29,7 @@ def build_trainer(
         settings.trainer,
         Trainer,
         devices=settings.devices,
+        num_nodes=settings.num_nodes,
         strategy=build_strategy(settings),
         precision="bf16-mixed" if precision is Precision.bf16 else "32-true",
         max_steps=settings.max_steps,
@@ -42,7 +43,7 @@ def build_trainer(
         # own, and a checkpoint that it finds by its name in its root folder.
         plugins=[
             AtomicCheckpointIO(settings.allow_nonfinite),
-            LightningEnvironment() if settings.devices == 1 else TorchElasticEnvironment(),
+            LightningEnvironment() if settings.world_size == 1 else TorchElasticEnvironment(),
         ],
         default_root_dir=folder,
         enable_checkpointing=False,
@@ -54,7 +55,7 @@ def build_trainer(
 
 def build_strategy(settings: TrainConfig) -> DDPStrategy | str:
     """How several devices share a step; one device needs no strategy."""
-    if settings.devices == 1:
+    if settings.world_size == 1:
         return "auto"
     node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
     # The gradients lie in the memory that is exchanged, not beside it.

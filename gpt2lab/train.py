@@ -10,16 +10,26 @@ from omegaconf import DictConfig
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
+from gpt2lab.errors import ConfigError
 from gpt2lab.launch import check_devices
+from gpt2lab.launch.started import started, with_devices
 from gpt2lab.run_folder import is_finished
 from gpt2lab.slurm import earlier_run
 
 
 def main() -> int:
+    if (place := started()) is None:
+        return run()
+    from gpt2lab.launch.joined import one_of_several
+
+    return one_of_several(place, run)
+
+
+def run() -> int:
     flags = arguments("train", "Train a GPT-2, and leave a run folder that says all about it.")
     if flags.multirun:
         return multirun(flags)
-    composed = settings_from("train", flags.overrides, flags.config_dir, saved_settings)
+    composed = composed_from(flags)
     if flags.cfg:
         print_settings(composed.printable)
         return 0
@@ -28,20 +38,37 @@ def main() -> int:
     return train(composed)
 
 
+def composed_from(flags: argparse.Namespace, *overrides: str) -> Composed:
+    chosen = [*with_devices(flags.overrides), *overrides]
+    return settings_from("train", chosen, flags.config_dir, saved_settings)
+
+
 def go_on(folder: Path, flags: argparse.Namespace) -> int:
     """What SLURM has started again, in the folder of its first start."""
-    if is_finished(folder):
-        print(f"SLURM has started this job again; its run is finished: {folder}", file=sys.stderr)
+    is_over = is_finished(folder)
+    if is_first():
+        what = "is finished" if is_over else "goes on"
+        print(f"SLURM has started this job again; its run {what}: {folder}", file=sys.stderr)
+    if is_over:
         print(folder, flush=True)
         return 0
-    print(f"SLURM has started this job again; its run goes on: {folder}", file=sys.stderr)
-    overrides = [*flags.overrides, f"name={folder.name}", "resume=auto"]
-    return train(settings_from("train", overrides, flags.config_dir, saved_settings))
+    return train(composed_from(flags, f"name={folder.name}", "resume=auto"))
+
+
+def is_first() -> bool:
+    """Whether this process speaks: alone, or the first of the ranks that others have started."""
+    place = started()
+    return place is None or place.rank == 0
 
 
 def train(composed: Composed) -> int:
     check_devices(composed.settings)
-    see_to(composed.settings)
+    if is_first():
+        if started() is not None:
+            from gpt2lab.launch.joined import member
+
+            member()  # the store, before what may take long: the others look for it
+        see_to(composed.settings)
     from gpt2lab.experiment import fit  # here, so that help and mistakes need not wait for torch
 
     result = fit(composed.settings, composed.printable)
@@ -83,6 +110,11 @@ def multirun(flags: argparse.Namespace) -> int:
     """Every combination of comma-separated values, each a run `<name>-<job>` of its own."""
     from gpt2lab.config.multirun import launch
 
+    if (place := started()) is not None:
+        raise ConfigError(
+            f"--multirun: {place.by} has started {place.world_size} ranks, each of which would run "
+            "all jobs; start the multirun alone"
+        )
     codes = launch("train", flags.overrides, flags.config_dir, job, before=see_to)
     return max(codes, default=0)
 

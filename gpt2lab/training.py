@@ -24,6 +24,7 @@ from gpt2lab.errors import RunError
 from gpt2lab.exit import exit_code
 from gpt2lab.flops import step_flops
 from gpt2lab.guard import Guard
+from gpt2lab.launch import joined
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded, RunLog
 from gpt2lab.peak import peak_facts
@@ -88,7 +89,7 @@ class Training:
             keep=settings.checkpoint_keep,
             keep_every=settings.checkpoint_keep_every,
         )
-        self.listener = Listener(leaves=self.is_first, counts=settings.devices == 1)
+        self.listener = Listener(leaves=self.is_first, counts=settings.world_size == 1)
         self.stop = Stop(
             max_steps=settings.max_steps,
             max_minutes=settings.max_minutes,
@@ -123,7 +124,7 @@ class Training:
         now = {
             "data": self.data.fingerprint(),
             "precision": precision.name,
-            "world_size": self.settings.devices,
+            "world_size": self.settings.world_size,
             "peak": peak_facts(torch.device(device), precision),
             **slurm.facts(),
         }
@@ -224,7 +225,9 @@ class Training:
             logger.save()
         self._finish()
         print(self.folder)
-        return 128 + (self.stop.signal or 0)
+        code = 128 + (self.stop.signal or 0)
+        joined.announce(code)
+        return code
 
 
 @contextmanager

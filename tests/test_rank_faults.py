@@ -29,7 +29,7 @@ from pathlib import Path
 from gpt2lab.command_line import show_errors
 from gpt2lab.train import main
 
-if __name__ == "__mp_main__":
+if __name__ == "__mp_main__" or {{"LOCAL_RANK", "SLURM_PROCID"}} & {{*os.environ}}:
     from gpt2lab.callbacks import Throughput
     from gpt2lab.lightning_module import GPT2LightningModule
 

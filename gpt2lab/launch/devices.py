@@ -4,17 +4,22 @@ import os
 
 from gpt2lab.config import TrainConfig
 from gpt2lab.errors import ConfigError
+from gpt2lab.launch.started import check_started, started
 
 
 def check_devices(settings: TrainConfig) -> None:
     """
     Raises:
-        ConfigError: if there are fewer devices than the settings ask for.
+        ConfigError: if there are fewer devices than the settings ask for, or other ranks than they
+            ask for were started.
     """
+    check_started(settings)
+    is_joined = started() is not None
     accelerator = settings.trainer.get("accelerator", "auto")
     if settings.devices == 1 and accelerator not in ("gpu", "cuda"):
         return
-    kind, found = "CPU cores", cpus()
+    # A task of SLURM's may be bound to its share of the cores: whoever started it has counted.
+    kind, found = "CPU cores", settings.devices if is_joined else cpus()
     if accelerator != "cpu":
         import torch
 
@@ -27,9 +32,9 @@ def check_devices(settings: TrainConfig) -> None:
         raise ConfigError(
             f"trainer.accelerator: {accelerator} was asked for, 0 GPUs were found; use trainer=auto"
         )
+    mend = "let each task see all of its node's" if is_joined else f"choose at most {found}"
     raise ConfigError(
-        f"devices: {settings.devices} were asked for, {found} {kind} were found; "
-        f"choose at most {found}"
+        f"devices: {settings.devices} were asked for, {found} {kind} were found; {mend}"
     )
 
 

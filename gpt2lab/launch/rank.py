@@ -51,7 +51,7 @@ def run_rank(
         # over, would swallow a signal that raises, and its parent wait for the result for ever.
         for number in ASKED:
             signal.signal(number, signal.SIG_IGN)
-        _part_from_others()
+        part_from_others()
         return result
     except BaseException as error:
         kind, problems, code = _described(raised() or error, rank)
@@ -92,7 +92,7 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _part_from_others() -> None:
+def part_from_others() -> None:
     """A rank that waits for this one by mistake shall meet an error instead of waiting for ever."""
     import torch.distributed as dist
 

@@ -36,7 +36,7 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
     "limit_val_batches": None,
     "devices": "devices",
     "strategy": "strategy",
-    "num_nodes": None,
+    "num_nodes": "num_nodes",
     "plugins": None,
     "num_sanity_val_steps": None,
     "overfit_batches": None,
@@ -83,8 +83,9 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
         log_model = node.get("log_model") if isinstance(node, dict) else None
         if log_model not in LOG_MODEL:
             yield f"logger.{name}.log_model: {log_model!r} is no choice; best, last, all, false are"
-    if config.devices > 1 and "Single" in str(config.strategy.get("_target_")):
-        yield f"strategy: single is for one device, not devices={config.devices}; use strategy=ddp"
+    ranks = config.world_size
+    if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
+        yield f"strategy: single is for one device, not devices={ranks}; use strategy=ddp"
     log_every = config.trainer.get("log_every_n_steps", 1)
     if type(log_every) is not int or log_every < 1:
         yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"

@@ -97,13 +97,15 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
             f"schedule.warmup_steps: {schedule.warmup_steps} is beyond the end of the schedule at "
             f"step {end}; choose at most {end}"
         )
-    micro, devices = config.micro_batch_size, config.devices
+    micro, devices = config.micro_batch_size, config.world_size
     if isinstance(micro, str):
         if micro != AUTO:
             yield f"micro_batch_size: {micro!r} is not a whole number; give one, or auto, or null"
         micro = None
     if devices > 0 and config.batch_size % (devices * (micro or 1)):
         on = f"{devices} device{'s' * (devices > 1)}"
+        if config.num_nodes > 1:
+            on += f" of {config.num_nodes} nodes"
         what = f"micro_batch_size: {micro} on {on}" if micro else f"devices: {on}"
         yield (
             f"{what} does not divide batch_size={config.batch_size}; "

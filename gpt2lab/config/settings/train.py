@@ -72,7 +72,9 @@ class TrainConfig:
     """Sequences a device holds at once; must divide its share of batch_size. Null for all of it,
     auto for as many as a GPU has memory for."""
     devices: int = ranged(1, ge=1)
-    """GPUs, or processes on a CPU (at most one a core), that share each step."""
+    """GPUs, or processes on a CPU (at most one a core), of each node that share each step."""
+    num_nodes: int = ranged(1, ge=1)
+    """Machines with so many devices each, on which torchrun or SLURM has started the ranks."""
     max_restarts: int = ranged(0, ge=0)
     """Times that several devices start again from the last checkpoint when one of them is lost."""
     precision: Precision = Precision.auto
@@ -90,3 +92,8 @@ class TrainConfig:
     """Write a trace and a table of torch's profiler into the run folder."""
     debug: bool = False
     """Show where a fault happened, with a traceback; counts on the command line only."""
+
+    @property
+    def world_size(self) -> int:
+        """Devices of all nodes: the number of ranks."""
+        return self.devices * self.num_nodes
