@@ -12,6 +12,7 @@ from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.launch import check_devices
+from gpt2lab.launch.devices import share_cores
 from gpt2lab.launch.started import started, with_devices
 from gpt2lab.run_folder import is_finished
 from gpt2lab.slurm import earlier_run
@@ -69,11 +70,10 @@ def train(composed: Composed) -> int:
 
             member()  # the store, before what may take long: the others look for it
         see_to(composed.settings)
-    from gpt2lab.experiment import fit  # here, so that help and mistakes need not wait for torch
+    # here, so that help and mistakes need not wait for torch
+    from gpt2lab.experiment import fit_and_show
 
-    result = fit(composed.settings, composed.printable)
-    print(result.folder, flush=True)
-    return 128 + result.signal if result.signal else 0
+    return fit_and_show(composed.settings, composed.printable)
 
 
 def see_to(settings: TrainConfig) -> None:
@@ -108,6 +108,7 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
 
 def multirun(flags: argparse.Namespace) -> int:
     """Every combination of comma-separated values, each a run `<name>-<job>` of its own."""
+    from gpt2lab import train as this  # not __main__, which another process has not
     from gpt2lab.config.multirun import launch
 
     if (place := started()) is not None:
@@ -115,7 +116,7 @@ def multirun(flags: argparse.Namespace) -> int:
             f"--multirun: {place.by} has started {place.world_size} ranks, each of which would run "
             "all jobs; start the multirun alone"
         )
-    codes = launch("train", flags.overrides, flags.config_dir, job, before=see_to)
+    codes = launch("train", flags.overrides, flags.config_dir, this.job, see_to, share_cores)
     return max(codes, default=0)
 
 
@@ -127,7 +128,14 @@ def job(cfg: DictConfig) -> int:
         if "group" in logger and logger.group is None:
             logger.group = cfg.name
     cfg.name = f"{cfg.name}-{HydraConfig.get().job.num}"
-    return train(from_config(cfg))
+    composed = from_config(cfg)
+    if composed.settings.world_size == 1 or started() is not None:
+        return train(composed)
+    from gpt2lab.launch.job import fit_in_process
+
+    check_devices(composed.settings)
+    see_to(composed.settings)
+    return fit_in_process(composed)
 
 
 if __name__ == "__main__":

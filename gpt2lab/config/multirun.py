@@ -1,18 +1,21 @@
 """Hydra's multirun: checked before the first job begins, and without secrets in its file."""
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, product
 from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, flag_override
 
 from gpt2lab.config.compose import compose, from_config, parse_overrides, register_schemas
 from gpt2lab.config.conf_dir import conf_dir
-from gpt2lab.config.redact import is_secret, mask, redacted
+from gpt2lab.config.redact import is_secret, mask, redacted, redacted_arguments
 from gpt2lab.config.settings import TrainConfig
 from gpt2lab.errors import ConfigError, Gpt2labError
 
@@ -26,11 +29,13 @@ def launch(
     config_dirs: Sequence[str],
     job: Callable[[DictConfig], int],
     before: Callable[[TrainConfig], None] = lambda settings: None,
+    share: Callable[[int], None] = lambda jobs: None,
 ) -> list[int]:
     """Run a job for each combination through Hydra's sweeper and launcher; their exit codes.
 
     Args:
         before: looks at, or prepares, what a job needs; called with the settings of each.
+        share: divides this machine among so many jobs at once; called where there are several.
     Raises:
         ConfigError: one line for each combination that cannot be, before any has begun.
     """
@@ -52,7 +57,11 @@ def launch(
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        batches = hydra.multirun(config_name, guarded(job), [*overrides, *search_path], False)
+        chosen = [*overrides, *search_path]
+        launcher = hydra.compose_config(config_name, chosen, RunMode.MULTIRUN).hydra.launcher
+        if (together := jobs_at_once(launcher, len(list(islice(combinations(overrides), 99))))) > 1:
+            share(together)
+        batches = hydra.multirun(config_name, guarded(job), chosen, False)
     return [result.return_value for batch in batches or [] for result in batch]
 
 
@@ -73,17 +82,33 @@ def hidden(override: str, number: int) -> str:
     return f"{key}='${{oc.decode:${{oc.env:{variable}}}}}'"
 
 
+def jobs_at_once(launcher: DictConfig, jobs: int) -> int:
+    """How many of a multirun's jobs a launcher of Hydra's runs on this machine at a time."""
+    kind = launcher._target_.rpartition(".")[2]
+    if kind == "JoblibLauncher":
+        workers = launcher.n_jobs or 1
+        return min(jobs, workers if workers > 0 else os.cpu_count() or 1)
+    return jobs if kind == "LocalLauncher" else 1
+
+
 def guarded(job: Callable[[DictConfig], int]) -> Callable[[DictConfig], int]:
     """A job whose failure is its error line and exit code, so that the next one still runs.
 
-    A signal is no failure of the job's: it ends the multirun.
+    A signal is no failure of the job's: it ends the multirun, where the job is run by it.
     """
+    parent, argv, command = os.getpid(), *map(redacted_arguments, (sys.argv, sys.orig_argv))
 
     def run(cfg: DictConfig) -> int:
         from gpt2lab.exit import exit_code
+        from gpt2lab.terminal import tell
 
+        is_elsewhere = os.getpid() != parent
+        if is_elsewhere:  # a worker of joblib's, a task of SLURM's: as if it were the command
+            sys.argv, sys.orig_argv = argv, command
+            warnings.showwarning = tell  # type: ignore[assignment]
+            register_schemas()
         code = exit_code(lambda: job(cfg))
-        if code > 128:
+        if code > 128 and not is_elsewhere:
             raise SystemExit(code)
         return code
 
@@ -101,6 +126,20 @@ def check(
     Raises:
         ConfigError: with each problem once.
     """
+    found: dict[str, None] = {}
+    for combination in islice(combinations(overrides), CHECKED_JOBS):
+        try:
+            # as Hydra reads it: commas part the values of a grid, in verbatim settings too
+            cfg = compose(config_name, combination, config_dirs)
+            before(from_config(cfg, config_name).settings)
+        except Gpt2labError as error:
+            found |= dict.fromkeys(error.problems)
+    if found:
+        raise ConfigError(*found)
+
+
+def combinations(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The overrides of each job of a grid."""
     choices = []
     for override in parse_overrides(overrides):
         key = (override.input_line or "").partition("=")[0]
@@ -112,16 +151,7 @@ def check(
             else [override.input_line or ""]
         )
         choices.append(values)
-    found: dict[str, None] = {}
-    for combination in islice(product(*choices), CHECKED_JOBS):
-        try:
-            # as Hydra reads it: commas part the values of a grid, in verbatim settings too
-            cfg = compose(config_name, combination, config_dirs)
-            before(from_config(cfg, config_name).settings)
-        except Gpt2labError as error:
-            found |= dict.fromkeys(error.problems)
-    if found:
-        raise ConfigError(*found)
+    return product(*choices)
 
 
 class RedactMultirun(Callback):

@@ -65,6 +65,15 @@ def masked(text: str) -> str:
     return _masked(text, _seen)
 
 
+def seen() -> set[str]:
+    """The secrets that this process knows, for another one to `learn`."""
+    return set(_seen)
+
+
+def learn(secrets: set[str]) -> None:
+    _seen.update(secrets)
+
+
 def is_secret(key: str) -> bool:
     """Whether a dotted key is called like a secret."""
     return _SECRET_NAME.search(key.split(".")[-1]) is not None

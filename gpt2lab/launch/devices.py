@@ -6,6 +6,9 @@ from gpt2lab.config import TrainConfig
 from gpt2lab.errors import ConfigError
 from gpt2lab.launch.started import check_started, started
 
+SHARE = "GPT2LAB_CORES"
+"""The variable that tells a job of several at once how many cores its ranks have together."""
+
 
 def check_devices(settings: TrainConfig) -> None:
     """
@@ -49,5 +52,13 @@ def divide_threads(count: int) -> None:
     """Each rank computes with its share of the cores, unless OMP_NUM_THREADS says with how many."""
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ:
+    if SHARE in os.environ:
+        torch.set_num_threads(max(1, int(os.environ[SHARE]) // count))
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cpus() // count))
+
+
+def share_cores(jobs: int) -> None:
+    """Each of so many jobs at once computes with its share, unless OMP_NUM_THREADS is set."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ[SHARE] = os.environ["OMP_NUM_THREADS"] = str(max(1, cpus() // jobs))
