@@ -39,8 +39,8 @@ class RunError(Exception):
 class LostRankError(RunError):
     """A rank that has ended without a word, by a signal or a crash: it may be started again."""
 
-    def __init__(self, rank: int, how: str) -> None:
-        self.what = f"rank {rank}: ended by {how}"
+    def __init__(self, rank: int | None, how: str) -> None:
+        self.what = f"{'a rank' if rank is None else f'rank {rank}'}: ended by {how}"
         super().__init__(
             f"{self.what}; see the system's log for a lack of memory, and go on with resume=last"
         )

@@ -79,6 +79,11 @@ def _raise_first_failure(reports: Path, family: Family) -> NoReturn:
             # SIGTERM is what elastic sends to those that are left.
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise LostRankError(report["rank"], how)
+    if family.signal is None and not told:
+        for child in family.members().values():  # killed before it could say which rank it is
+            code = child.exitcode or 0
+            if code < 0 and code != -signal.SIGTERM and child.pid not in family.killed:
+                raise LostRankError(None, signal.Signals(-code).name)
     if family.signal is not None or not told:
         raise Signalled(family.signal or signal.SIGTERM)
     first = min(told, key=lambda report: report["time"])
