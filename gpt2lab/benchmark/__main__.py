@@ -16,7 +16,8 @@ usage: python -m gpt2lab.benchmark {train,startup,loop,loss,data,prepare,generat
 
   train   a training step as `train` makes it over a plain fp32 loop on the same model, and on
           transformers' GPT-2 where that is installed: time, tokens a second, share of what the
-          hardware can do, memory. The default is model=small, context 1024, batch_size=1
+          hardware can do, memory. The default is model=small, context 1024, batch_size=1;
+          model=char is trained on characters
   startup seconds to the end of --help, and to the first training step of model=nano
   loop    a training step through Lightning, as `train` does it, over one of a hand-written loop;
           the default is the char size: 4 layers, width 128, context 64, batch 12

@@ -3,7 +3,7 @@
 Ours is what `train` runs: bf16 where the machine has it, the chunked loss, fused AdamW, through
 Lightning. By hand is the usual loop over the same model in fp32: whole logits, F.cross_entropy,
 AdamW as it comes. Transformers' model, if it is installed, is trained by that loop too. All see the
-same windows of random tokens, which cost what text costs.
+same windows: of random tokens, which cost what text costs, or for model=char of characters.
 """
 
 import math
@@ -38,7 +38,9 @@ from gpt2lab.optim import learning_rate_factor
 from gpt2lab.peak import peak_of
 from gpt2lab.precision import device_type
 
-STEPS, MEASURED_FOR_MEMORY = 10, 3
+STEPS, MOST_STEPS, MEASURED_FOR_MEMORY = 10, 200, 3
+ENOUGH_FLOPS = 1e13
+"""Of all steps of a loop: fewer are too short a time, beyond STEPS of them."""
 TOKENS = 2**21
 DEFAULTS = ["model=small", "batch_size=1", "model.dropout=0", "seed=0"]
 OURS, BY_HAND, TRANSFORMERS = "ours", "by_hand", "transformers"
@@ -59,7 +61,10 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"benchmark train: {word} chooses data; leave it out")
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), TOKENS)
-        words = ["data=text", f"data.path={folder}", *DEFAULTS, "~experiment", *overrides]
+        data = ["data=text", f"data.path={folder}"]
+        if "model=char" in overrides:
+            data = ["data=builtin", f"data_dir={folder}", "batch_size=12"]
+        words = [*DEFAULTS, *data, "~experiment", *overrides]
         settings = settings_of(words)
         names = [OURS, BY_HAND, *([TRANSFORMERS] if find_spec("transformers") else [])]
         memory = {name: peak_memory(words, name) for name in names}
@@ -68,9 +73,12 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
 
 def settings_of(words: Sequence[str]) -> TrainConfig:
     settings = settings_from("train", words).settings
-    steps = STEPS + 1
-    settings = replace(settings, max_steps=steps, stop_at=None, eval_every=steps + 1)
-    return with_vocabulary(settings, build_data(settings))
+    data = build_data(settings)
+    settings = with_vocabulary(settings, data)
+    with torch.device("meta"):
+        flops = step_flops(GPT2(settings.model), data.tokens_per_step, settings.batch_size)
+    steps = max(STEPS, min(MOST_STEPS, round(ENOUGH_FLOPS / flops))) + 1
+    return replace(settings, max_steps=steps, stop_at=None, eval_every=steps + 1)
 
 
 def speeds(settings: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
