@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from gpt2lab.checkpoint.folder import file_of, is_checkpoint
 from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import GPT2Config, TrainConfig, Vocabulary
 from gpt2lab.config.changes import shown
@@ -39,8 +40,8 @@ class Source:
     def facts(self) -> dict[str, Any]:
         """What tells these weights from any others, for the receipt."""
         where = str(self.path.absolute())
-        if self.path.is_file():
-            return {"name": self.name, "file": where, "sha256": sha256(self.path)}
+        if is_checkpoint(self.path):
+            return {"name": self.name, "file": where, "sha256": sha256(file_of(self.path))}
         if (name := on_the_hub(self.name)) is not None:
             return {"name": self.name, "repository": name.repository, "commit": self.path.name}
         sums = {file.name: sha256(file) for file in find_weights(self.path)}
@@ -62,7 +63,7 @@ def source_of(settings: TrainConfig) -> Source | None:
     if (name := on_the_hub(settings.init_from)) is not None:
         check_shape(settings, read_config(fetch_config(name)))  # before gigabytes are fetched
     source = Source(settings.init_from, located(Path(settings.init_from).expanduser()))
-    if source.path.is_dir():
+    if not is_checkpoint(source.path):
         check_shape(settings, read_config(source.path))
     return source
 

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from gpt2lab.checkpoint import check_whole, find_checkpoint
+from gpt2lab.checkpoint import check_whole, find_checkpoint, is_checkpoint
 from gpt2lab.config import Device, Precision, Quantize
 from gpt2lab.config.check.sample import read_precision_problems
 from gpt2lab.config.parse import convert
@@ -74,9 +74,9 @@ def read(path: Path, allow_nonfinite: str | None = None) -> "GPT2":
     from gpt2lab.checkpoint import read_model
     from gpt2lab.weights import read_pretrained
 
-    if path.is_dir():
-        return read_pretrained(path, allow_nonfinite=allow_nonfinite)
-    return read_model(path, allow_nonfinite=allow_nonfinite)
+    if is_checkpoint(path):
+        return read_model(path, allow_nonfinite=allow_nonfinite)
+    return read_pretrained(path, allow_nonfinite=allow_nonfinite)
 
 
 def option(key: str, value: Choice | str, choices: type[Choice]) -> Choice:
@@ -122,9 +122,9 @@ def located(checkpoint: str | Path) -> Path:
         raise CheckpointError(f"checkpoint: is empty; {GIVE}")
     path = Path(checkpoint)
     try:
-        if path.is_dir():
+        if path.is_dir() and not is_checkpoint(path):
             return in_folder(path)
-        if path.is_file():
+        if is_checkpoint(path):
             if path.suffix in (".safetensors", ".bin", ".json"):
                 raise CheckpointError(f"{path}: is no checkpoint by itself; give its folder")
             check_whole(path)

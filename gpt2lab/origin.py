@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab import __version__
+from gpt2lab.checkpoint import is_checkpoint
 from gpt2lab.config.redact import REDACTED
 from gpt2lab.init_from import on_the_hub
 from gpt2lab.run_folder import RECEIPT, read_json
@@ -37,7 +38,7 @@ def origin(path: Path, given: str, allow_nonfinite: str | None = None) -> Facts:
         allow_nonfinite: the tensor that may hold NaN or infinity.
     """
     export = {"gpt2lab": __version__}
-    if path.is_dir():
+    if not is_checkpoint(path):
         name = on_the_hub(given)
         known = commit_of(name.repository, path.name) if name else path.resolve().name
         return {"Export": {"weights from": known, **export}}

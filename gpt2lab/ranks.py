@@ -4,11 +4,18 @@ A rank is one process with one device; all are at the same step. A run on one de
 rank, for which nothing here does anything.
 """
 
+import itertools
+import json
+import math
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
+
+POLL_S = 0.01
 
 
 def several() -> bool:
@@ -60,3 +67,68 @@ def of_first(value: Any) -> Any:
     if several():
         dist.broadcast_object_list(box)
     return box[0]
+
+
+def own(tensor: Tensor) -> Tensor:
+    """This rank's rows of a tensor that is shared out over the ranks; any other as it is.
+
+    What is done to them in place is done to that tensor.
+    """
+    if not is_shared_out(tensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.to_local()  # type: ignore[attr-defined]
+
+
+def own_rows(n: int) -> slice:
+    """Which of n rows this rank has of a tensor that is shared out."""
+    return rows_of(n, dist.get_rank(), dist.get_world_size())
+
+
+def rows_of(n: int, rank: int, count: int) -> slice:
+    """As torch.chunk deals out n rows: 11 to 4 ranks as 3 3 3 2, 5 as 2 2 1 0."""
+    each = -(-n // count)
+    return slice(min(rank * each, n), min((rank + 1) * each, n))
+
+
+def is_shared_out(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, whose module takes long to import where there is none."""
+    return hasattr(tensor, "to_local")
+
+
+class Board:
+    """Notes that ranks leave for each other, from any thread and in any order.
+
+    Other than by collectives, a thread can so speak to another rank while its main thread does
+    something else. Kept by the store that the ranks found each other by. All of them make as many
+    boards, and in the same order.
+    """
+
+    def __init__(self) -> None:
+        name = f"gpt2lab-{next(_numbers)}"
+        self.store = dist.PrefixStore(name, distributed_c10d._get_default_store())
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+
+    def post(self, name: str, note: Any) -> None:
+        """
+        Args:
+            name: used once.
+            note: in JSON's types.
+        """
+        self.store.set(name, json.dumps(note))
+
+    def read(self, name: str, timeout_s: float = math.inf) -> Any:
+        """The note of this name, once it is there.
+
+        Raises:
+            TimeoutError: if it is not, in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.store.check([name]):
+            if time.monotonic() > deadline:
+                raise TimeoutError(name)
+            time.sleep(POLL_S)
+        return json.loads(self.store.get(name))
+
+
+_numbers = itertools.count()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab import run_folder
-from gpt2lab.checkpoint import check_fits, find_checkpoint, load_checkpoint
+from gpt2lab.checkpoint import check_fits, find_checkpoint, load_facts, load_shapes
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.changes import changes, model_problems, shown
 from gpt2lab.data.module import StepDataModule
@@ -57,7 +57,7 @@ def place(settings: TrainConfig, folder: Path) -> Path | None:
     check_writable(Path(settings.runs_dir), "runs_dir")
     if settings.resume not in (None, "last", "best", "auto"):
         checkpoint = Path(str(settings.resume)).absolute()
-        load_checkpoint(checkpoint, settings.allow_nonfinite)
+        load_facts(checkpoint, settings.allow_nonfinite)
         if checkpoint.parent.name != "checkpoints" or not (folder / "receipt.json").exists():
             raise CheckpointError(
                 f"{checkpoint}: is not in a run's checkpoints/; a run goes on in its own folder"
@@ -70,7 +70,7 @@ def place(settings: TrainConfig, folder: Path) -> Path | None:
     if settings.resume is not None:
         found = find_checkpoint(folder, "best" if settings.resume == "best" else "last")
         if found is not None:
-            load_checkpoint(found, settings.allow_nonfinite)
+            load_facts(found, settings.allow_nonfinite)
             return found
         if settings.resume != "auto":
             raise CheckpointError(
@@ -90,7 +90,7 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
     checkpoint = place(settings, folder)
     if checkpoint is None:
         return None
-    return load_checkpoint(checkpoint, settings.allow_nonfinite)["settings"]
+    return load_facts(checkpoint, settings.allow_nonfinite)["settings"]
 
 
 def finished(checkpoint: Path, settings: TrainConfig) -> str | None:
@@ -98,7 +98,7 @@ def finished(checkpoint: Path, settings: TrainConfig) -> str | None:
 
     That may be no step, but an evaluation that a signal has cut off, or the summary alone.
     """
-    step = load_checkpoint(checkpoint, settings.allow_nonfinite)["global_step"]
+    step = load_facts(checkpoint, settings.allow_nonfinite)["global_step"]
     run = checkpoint.parent.parent
     summary = run_folder.read_json(run / run_folder.SUMMARY)
     is_told = run_folder.is_finished(run) and summary.get("steps") == step
@@ -117,7 +117,7 @@ def changed_settings(
     Raises:
         ConfigError: if one of them makes another model of it, or another optimizer.
     """
-    stored = load_checkpoint(checkpoint, settings.allow_nonfinite)["settings"]
+    stored = load_facts(checkpoint, settings.allow_nonfinite)["settings"]
     changed = changes(stored, printable)
     problems = model_problems(changed)
     if "optim.kind" in changed:
@@ -153,8 +153,8 @@ def resumed_step(checkpoint: Path, module: GPT2LightningModule, data: StepDataMo
             go on from there.
     """
     settings = module.settings
-    content = load_checkpoint(checkpoint, settings.allow_nonfinite)
-    check_fits(module, content["state_dict"], checkpoint)
+    content = load_facts(checkpoint, settings.allow_nonfinite)
+    check_fits(module, load_shapes(checkpoint), checkpoint)
     found = data.fingerprint()
     if found not in (content.get("data"), settings.data.fingerprint):
         raise DataError(
@@ -176,7 +176,7 @@ def check_tokenizer(checkpoint: Path, settings: TrainConfig, data: StepDataModul
     Raises:
         DataError: if the checkpoint's ids stand for other text than the data's.
     """
-    stored = load_checkpoint(checkpoint, settings.allow_nonfinite).get("tokenizer")
+    stored = load_facts(checkpoint, settings.allow_nonfinite).get("tokenizer")
     names = [t and t.fingerprint for t in (stored and from_plain(stored), data.tokenizer)]
     if names[0] != names[1]:
         raise DataError(

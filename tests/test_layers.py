@@ -24,7 +24,9 @@ def imported(file: Path) -> set[str]:
 
 
 BELOW = {"batch", "config", "durable", "errors", "heap", "progress", "tokenizer"}
-MODEL_WING = {"flops", "generation", "loss", "model", "optim", "peak", "precision", "weights"}
+MODEL_WING = {
+    *("flops", "generation", "loss", "model", "optim", "peak", "precision", "ranks", "weights"),
+}
 
 
 def files_of(name: str) -> list[Path]:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import warnings
 from pathlib import Path
 
+from gpt2lab.checkpoint.folder import file_of, size_of
 from gpt2lab.checkpoint.manifest import (
     MANIFEST,
     Entry,
@@ -70,9 +72,9 @@ def _best(path: Path, entry: Entry | None, instead: str) -> Path:
 
 def _best_known_to(last: Path, instead: str) -> Path | None:
     """The best checkpoint by what the last one holds."""
-    from gpt2lab.checkpoint.io import load_checkpoint  # torch, for this rare case alone
+    from gpt2lab.checkpoint.reading import load_facts  # torch, for this rare case alone
 
-    best, _ = known_best(load_checkpoint(last))
+    best, _ = known_best(load_facts(last))
     return None if best is None else _best(last.with_name(best.file), None, instead)
 
 
@@ -90,7 +92,7 @@ def without_unfinished(folder: Path, manifest: Manifest) -> Manifest:
 def recovered(folder: Path) -> list[Entry]:
     """What a lost manifest would say of the whole files, but for their metrics; newest first."""
     return [
-        Entry(path.name, int(path.stem[5:]), path.stat().st_size, sha256(path), None)
+        Entry(path.name, int(path.stem[5:]), size_of(path), sha256(file_of(path)), None)
         for path in step_files(folder)
         if fault(path, None) is None
     ]
@@ -118,7 +120,7 @@ def clean(folder: Path) -> None:
             if whole != manifest:
                 write_manifest(folder, whole)
         for path in left:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise CheckpointError(
             f"{folder}: cannot be written to ({error.strerror}); make it a folder of yours"

@@ -1,33 +1,34 @@
-"""Writing a checkpoint whole or not at all, and reading one without believing it."""
+"""Writing a checkpoint whole or not at all, in one file or in one of each rank."""
 
+import errno
 import hashlib
 import os
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt2lab.checkpoint.manifest import temporary_of
-from gpt2lab.checkpoint.verify import check_whole, once_a_file
-from gpt2lab.durable import check_room, is_full, sync_folder
-from gpt2lab.errors import CheckpointError, RunError
-from gpt2lab.weights.tensors import (
-    check_finite,
-    check_shapes,
-    count_nonfinite,
-    is_ordinary,
-    shapes,
+from gpt2lab.checkpoint.folder import (
+    COMMON,
+    INDEX,
+    File,
+    name_of_rank,
+    remove,
+    size_of,
+    write_index,
 )
-
-Content = dict[str, Any]
+from gpt2lab.checkpoint.manifest import temporary_of
+from gpt2lab.checkpoint.reading import STATES, Content, foreign, load_checkpoint, walk
+from gpt2lab.checkpoint.verify import sha256
+from gpt2lab.durable import check_room, is_full, sync_folder
+from gpt2lab.errors import RunError
+from gpt2lab.ranks import Board
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -63,7 +64,8 @@ class AtomicCheckpointIO(CheckpointIO):
         return load_checkpoint(Path(path), self.allow_nonfinite, mapped=False)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
+        if Path(path).exists():
+            remove(Path(path), temporary_of(Path(path)))
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,97 @@ def written(content: Content, path: Path) -> Iterator[Written]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, bytes_needed(content))
-        with temporary.open("wb") as file:
-            hashed = HashedFile(file)
-            torch.save(content, cast(BinaryIO, hashed))
-            if hashed.error is not None:
-                raise hashed.error
-            file.flush()
-            os.fsync(file.fileno())
-        yield Written(temporary, hashed.bytes, hashed.sha256.hexdigest())
+        file = save_file(content, temporary)
+        yield Written(temporary, file.bytes, file.sha256)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def save_file(content: Content, path: Path) -> File:
+    """The content in a file that is flushed to the disk."""
+    with path.open("wb") as file:
+        hashed = HashedFile(file)
+        torch.save(content, cast(BinaryIO, hashed))
+        if hashed.error is not None:
+            raise hashed.error
+        file.flush()
+        os.fsync(file.fileno())
+    return File(path.name, hashed.bytes, hashed.sha256.hexdigest())
+
+
+@contextmanager
+def written_by_ranks(content: Content, path: Path, board: Board, save: str) -> Iterator[Written]:
+    """The same by all ranks at once, each of which brings its rows: a folder of their files.
+
+    The first rank's body names the folder and records it; the others' run when that is done. What
+    fails on one rank fails on all of them.
+
+    Args:
+        save: a name for this save, the same on all ranks and used once.
+    Raises:
+        OSError: if this rank, or another one, cannot write.
+    """
+    folder = temporary_of(path)
+    try:
+        note = asdict(save_rows(content, folder, board))
+    except OSError as error:
+        note = described(error)
+    board.post(f"{save}/{board.rank}", note)
+    if board.rank > 0:
+        done = board.read(f"{save}/done")
+        check_note(done)
+        yield Written(path, **done)
+        return
+    done = {"errno": errno.EIO, "strerror": "the first rank has not saved"}
+    try:
+        notes = [board.read(f"{save}/{rank}") for rank in range(board.size)]
+        done = next((note for note in notes if "errno" in note), done)
+        for note in notes:
+            check_note(note)
+        files = [save_file(common(content), folder / COMMON), *(File(**note) for note in notes)]
+        write_index(folder, files)
+        sync_folder(folder)
+        written = Written(folder, size_of(folder), sha256(folder / INDEX))
+        yield written
+        done = {"bytes": written.bytes, "sha256": written.sha256}
+    except OSError as error:
+        done = described(error)
+        raise
+    finally:
+        board.post(f"{save}/done", done)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_rows(content: Content, folder: Path, board: Board) -> File:
+    folder.mkdir(parents=True, exist_ok=True)
+    check_room(folder, bytes_needed(content))
+    own = {name: content[name] for name in STATES}
+    return save_file(own, folder / name_of_rank(board.rank, board.size))
+
+
+def common(content: Content) -> Content:
+    return {name: value for name, value in content.items() if name not in STATES}
+
+
+def described(error: OSError) -> dict[str, Any]:
+    return {"errno": error.errno or errno.EIO, "strerror": error.strerror or str(error)}
+
+
+def check_note(note: dict[str, Any]) -> None:
+    """
+    Raises:
+        OSError: if it tells of one.
+    """
+    if "errno" in note:
+        raise OSError(note["errno"], note["strerror"])
+
+
 def put(temporary: Path, path: Path) -> None:
-    """Give a file its name, for good."""
+    """Give a file or a folder its name, for good."""
+    if path.is_dir() or (temporary.is_dir() and path.exists()):
+        # No name passes from a folder to another at once: whatever has it goes first.
+        remove(path, temporary_of(temporary))
     temporary.replace(path)
     sync_folder(path.parent)
 
@@ -161,119 +239,3 @@ def bytes_needed(content: Content) -> int:
     overhead = 256  # of the zip, a tensor
     sizes = [v.nbytes + overhead for _, v in walk(content) if isinstance(v, Tensor)]
     return sum(sizes) + 2**14
-
-
-def load_checkpoint(
-    path: Path, allow_nonfinite: str | None = None, *, mapped: bool = True
-) -> Content:
-    """The content of a checkpoint: plain types and tensors on the CPU; code in it never runs.
-
-    Args:
-        allow_nonfinite: the tensor that may hold NaN or infinity, as the refusal names it.
-        mapped: read tensors from the file as they are needed, which asks for no memory; the file
-            must not be cut short meanwhile. Ours never is, only replaced.
-    Raises:
-        CheckpointError: if the file is missing, damaged, or holds anything else.
-    """
-    check_whole(path)
-    content = read(path, mapped)
-    check_finite(nonfinite(path), allow_nonfinite, path)
-    return content
-
-
-def load_weights(path: Path, allow_nonfinite: str | None = None) -> Content:
-    """The same without the state of the optimizer, which is not looked at: it stays on disk."""
-    check_whole(path)
-    content = read(path, mapped=True)
-    check_finite(nonfinite_weights(path), allow_nonfinite, path)
-    return {name: value for name, value in content.items() if name != "optimizer_states"}
-
-
-def read(path: Path, mapped: bool) -> Content:
-    """
-    Raises:
-        CheckpointError: if this is no checkpoint of ours.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:
-        # torch raises half a dozen types for foreign files, and its advice is to load them anyway
-        raise CheckpointError(
-            f"{path}: has {path.stat().st_size:,} bytes that are not a whole checkpoint; "
-            "take another one"
-        ) from error
-    if not is_ours(content):
-        raise CheckpointError(f"{path}: not a checkpoint of gpt2lab; take one from checkpoints/")
-    return content
-
-
-def is_ours(content: Any) -> bool:
-    """Whether all that a training goes on from is there, and of the right types."""
-    kinds = {"state_dict": dict, "settings": dict, "global_step": int, "optimizer_states": list}
-    if (
-        not isinstance(content, dict)
-        or not all(isinstance(content.get(name), kind) for name, kind in kinds.items())
-        or any(foreign(value) for _, value in walk(content))
-        or not all(isinstance(value, Tensor) for value in content["state_dict"].values())
-        or len(content["optimizer_states"]) != 1
-        or not isinstance(content["optimizer_states"][0], dict)
-    ):
-        return False
-    # Before the first update, and where every step was left out, an optimizer knows nothing yet.
-    updates = content["global_step"] - content.get("skipped_steps", 0)
-    state = content["optimizer_states"][0].get("state")
-    return content["global_step"] >= 0 and isinstance(state, dict) and (bool(state) or not updates)
-
-
-@once_a_file
-def nonfinite(path: Path) -> dict[str, tuple[int, int]]:
-    """The tensors of weights and optimizer with NaN or infinity: how many, of how many."""
-    return nonfinite_in(path, "state_dict", "optimizer_states")
-
-
-@once_a_file
-def nonfinite_weights(path: Path) -> dict[str, tuple[int, int]]:
-    return nonfinite_in(path, "state_dict")
-
-
-def nonfinite_in(path: Path, *parts: str) -> dict[str, tuple[int, int]]:
-    content = read(path, mapped=True)
-    states = {name: content[name] for name in parts}
-    tensors = {name: value for name, value in walk(states) if isinstance(value, Tensor)}
-    counts = {name: (count_nonfinite(tensor), tensor.numel()) for name, tensor in tensors.items()}
-    return {name: count for name, count in counts.items() if count[0]}
-
-
-PLAIN = (str, int, float, bool, type(None), dict, OrderedDict, list, tuple)
-
-
-def walk(content: Any) -> Iterator[tuple[str, Any]]:
-    """Everything in nested dicts, lists and tuples, under dotted names; what is there twice, once.
-
-    No recursion: a stranger's nest may be deeper than Python's stack, or bite its own tail.
-    """
-    seen = set()
-    ahead = [("", content)]
-    while ahead:
-        name, value = ahead.pop()
-        yield name, value
-        if isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))
-            parts = value.items() if isinstance(value, dict) else enumerate(value)
-            inner = [(f"{name}.{key}" if name else str(key), part) for key, part in parts]
-            ahead += reversed(inner)
-
-
-def foreign(value: Any) -> bool:
-    """Whether this is no value of a checkpoint: neither of a plain type nor an ordinary tensor."""
-    return not is_ordinary(value) if isinstance(value, Tensor) else type(value) not in PLAIN
-
-
-def check_fits(model: LightningModule, state: dict[str, Tensor], path: Path) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        CheckpointError: naming the first tensor that differs, with both shapes.
-    """
-    mend = "take the checkpoint's own settings"
-    check_shapes(shapes(model.state_dict()), shapes(state), path, mend)

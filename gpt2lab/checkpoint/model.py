@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt2lab.checkpoint.io import Content, load_weights
+from gpt2lab.checkpoint.reading import Content, load_weights
 from gpt2lab.config import GPT2Config, PairsConfig, SortConfig
 from gpt2lab.config.parse import parse_group
 from gpt2lab.errors import CheckpointError, ConfigError, DataError

@@ -1,4 +1,4 @@
-"""Whether a checkpoint file is what was written: by the checksum on record, or the zip's own."""
+"""Whether a checkpoint is what was written: by the checksums on record, or the zip's own."""
 
 import errno
 import hashlib
@@ -9,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TypeVar
 
+from gpt2lab.checkpoint.folder import INDEX, File, is_checkpoint, is_folder, read_index
 from gpt2lab.checkpoint.manifest import Entry, read_manifest
 from gpt2lab.errors import CheckpointError
 
@@ -41,21 +42,43 @@ def fault(path: Path, entry: Entry | None) -> str | None:
         entry: what is on record of it; without one, its zip must agree with itself.
     """
     try:
+        if is_folder(path):
+            return folder_fault(path, entry)
         if not path.is_file():
             return "is missing"
-        if entry is None:
-            return zip_fault(path) or None
-        size = path.stat().st_size
-        if size != entry.bytes:
-            return f"has {size:,} bytes that are not a whole checkpoint, {entry.bytes:,} were saved"
-        found = sha256(path)
+        return zip_fault(path) or None if entry is None else file_fault(path, entry)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if found != entry.sha256:
+
+
+def file_fault(path: Path, saved: Entry | File) -> str | None:
+    size = path.stat().st_size
+    if size != saved.bytes:
+        return f"has {size:,} bytes that are not a whole checkpoint, {saved.bytes:,} were saved"
+    found = sha256(path)
+    if found != saved.sha256:
         return (
             f"has {size:,} bytes that are not a whole checkpoint: "
-            f"their sha256 is {found}, {entry.sha256} was saved"
+            f"their sha256 is {found}, {saved.sha256} was saved"
         )
+    return None
+
+
+def folder_fault(path: Path, entry: Entry | None) -> str | None:
+    """The same of several files; without an entry, they must be what their index says."""
+    files = read_index(path)
+    if files is None:
+        return f"has no whole {INDEX}"
+    if entry is not None and sha256(path / INDEX) != entry.sha256:
+        return f"has another {INDEX} than was saved"
+    for file in files:
+        if not (path / file.name).is_file():
+            return f"has no {file.name} any more"
+        what = file_fault(path / file.name, file)
+        if what is None and entry is None:  # whoever wrote the index may have written anything
+            what = zip_fault(path / file.name) or None
+        if what is not None:
+            return f"its {file.name} {what}"
     return None
 
 
@@ -64,7 +87,7 @@ def check_whole(path: Path) -> None:
     Raises:
         CheckpointError: if the file is missing, or not what was written.
     """
-    if not path.is_file():
+    if not is_checkpoint(path):
         raise CheckpointError(f"{path}: no such checkpoint; see the folder's other files")
     manifest = read_manifest(path.parent)
     on_record = {entry.file: entry for entry in manifest.checkpoints} if manifest else {}

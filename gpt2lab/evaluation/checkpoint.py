@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab import __version__
+from gpt2lab.checkpoint.folder import file_of, is_checkpoint
 from gpt2lab.checkpoint.verify import sha256
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.loading import load
@@ -49,7 +50,7 @@ def key_of(deciding: Mapping[str, Any]) -> str:
 
 def content_of(path: Path) -> str:
     """A name for the bytes of a checkpoint's files."""
-    files = [path] if path.is_file() else [path / CONFIG, *find_weights(path)]
+    files = [file_of(path)] if is_checkpoint(path) else [path / CONFIG, *find_weights(path)]
     return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.checkpoint import is_checkpoint
 from gpt2lab.durable import write_json
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.evaluation.published import SIZES, nearest
@@ -17,13 +18,13 @@ EVALUATIONS = "evaluations"
 def folder_of(checkpoint: Path, to: str | None) -> Path:
     """Where results go: as asked; else into the run's folder; else here, by the checkpoint's name.
 
-    A checkpoint belongs to a run if it is the run's folder, or a file in its `checkpoints`.
+    A checkpoint belongs to a run if it is the run's folder, or lies in its `checkpoints`.
     """
     if to is not None:
         return Path(to).expanduser()
     if is_run(checkpoint):
         return checkpoint / EVALUATIONS
-    if checkpoint.is_file() and checkpoint.parent.name == "checkpoints":
+    if is_checkpoint(checkpoint) and checkpoint.parent.name == "checkpoints":
         return checkpoint.absolute().parent.parent / EVALUATIONS
     return Path(EVALUATIONS) / named(checkpoint)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpt2lab.checkpoint import AtomicCheckpointIO, check_fits, load_checkpoint, verify
-from gpt2lab.checkpoint.io import read
+from gpt2lab.checkpoint.reading import read
 from gpt2lab.errors import CheckpointError
 from tests.checkpoint.conftest import age, content, flip, same
 from tests.damage import CUTS
