@@ -10,16 +10,17 @@ from gpt2lab.config import ExportConfig, ExportFormat
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.loading import check_checkpoint
-from gpt2lab.weights.target import check_target
+from gpt2lab.weights.target import check_target, check_target_file
 
 PURPOSE = """\
 A trained model in files that others read: transformers, vLLM, llama.cpp's converter and KerasHub,
-or onnxruntime. What was written is read again and compared before it says done. checkpoint= and
-to= are taken as they are typed."""
+or onnxruntime; or a checkpoint of several ranks in one file. What was written is read again and
+compared before it says done. checkpoint= and to= are taken as they are typed."""
 
 PACKAGES = {
     ExportFormat.hf: ("hf", ("safetensors",)),
     ExportFormat.onnx: ("onnx", ("onnx", "onnxscript", "onnxruntime")),
+    ExportFormat.checkpoint: ("", ()),
 }
 """The extra of each format, and what of it must be there."""
 
@@ -36,19 +37,23 @@ def main() -> int:
     checkpoint, to = (Path(p).expanduser() for p in (settings.checkpoint, settings.to))
     check_packages(settings.format)
     check_checkpoint(checkpoint)  # before torch is loaded
-    check_target(to, checkpoint, settings.overwrite)
+    is_file = settings.format is ExportFormat.checkpoint
+    (check_target_file if is_file else check_target)(to, checkpoint, settings.overwrite)
 
-    from gpt2lab.exporting import export
+    from gpt2lab.exporting import export, export_checkpoint
 
     began = time.perf_counter()
-    done = export(
-        checkpoint,
-        to,
-        form=settings.format,
-        precision=settings.precision,
-        overwrite=settings.overwrite,
-        allow_nonfinite=settings.allow_nonfinite,
-    )
+    if is_file:
+        done = export_checkpoint(checkpoint, to, settings.overwrite, settings.allow_nonfinite)
+    else:
+        done = export(
+            checkpoint,
+            to,
+            form=settings.format,
+            precision=settings.precision,
+            overwrite=settings.overwrite,
+            allow_nonfinite=settings.allow_nonfinite,
+        )
     for name, size in done.files.items():
         print(f"{size:>15,} {name}")
     for reader, equal in done.compared.items():

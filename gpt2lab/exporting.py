@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from gpt2lab.checkpoint import is_checkpoint, load_checkpoint
+from gpt2lab.checkpoint.io import bytes_needed as file_bytes
+from gpt2lab.checkpoint.io import put, written
+from gpt2lab.checkpoint.reading import walk
 from gpt2lab.config import ExportFormat, StoredPrecision
 from gpt2lab.durable import check_room, is_full, whole_folder, write_whole
-from gpt2lab.errors import RunError
+from gpt2lab.errors import CheckpointError, RunError
 from gpt2lab.loading import located, read
 from gpt2lab.model import GPT2
 from gpt2lab.origin import origin
@@ -17,7 +25,7 @@ from gpt2lab.weights.graph import compare_graph, write_graph
 from gpt2lab.weights.model_card import model_card, with_onnxruntime, with_transformers
 from gpt2lab.weights.reread import compare_ours, compare_transformers, has_transformers
 from gpt2lab.weights.stored import bytes_needed, write_model
-from gpt2lab.weights.target import check_target
+from gpt2lab.weights.target import check_target, check_target_file
 from gpt2lab.weights.tensors import count_nonfinite
 from gpt2lab.weights.tokenizer_files import tokenizer_files
 
@@ -78,6 +86,51 @@ def export(
             equal = compared(model, folder, precision)
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
     return Exported(files, equal)
+
+
+def export_checkpoint(
+    checkpoint: Path, to: Path, overwrite: bool = False, allow_nonfinite: str | None = None
+) -> Exported:
+    """Write a checkpoint of one file or of several ranks' into one file, optimizer included.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged, or none of ours.
+        ConfigError: if `to` is there, or cannot be.
+        RunError: if there is no room, or what was written is not what was meant.
+    """
+    path = located(checkpoint)
+    if not is_checkpoint(path):
+        raise CheckpointError(f"{path}: has no state of an optimizer; give a run of ours")
+    check_target_file(to, path, overwrite)
+    content = load_checkpoint(path, allow_nonfinite)
+    needed = file_bytes(content)
+    with told(to, needed), written(content, to) as file:
+        again = load_checkpoint(file.path, allow_nonfinite)
+        if not same(again, content):
+            raise RunError(f"{to}: is not what was written; see the disk's health, and try again")
+        put(file.path, to)
+    count = len(content["state_dict"])
+    return Exported({to.name: file.bytes}, {"gpt2lab": [f"{count} weights", "optimizer"]})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two contents are equal, bit for bit: NaN to NaN too."""
+    both = list(zip(walk(a), walk(b), strict=False))
+    return len([*walk(a)]) == len([*walk(b)]) and all(
+        name == other and equal(value, wanted) for (name, value), (other, wanted) in both
+    )
+
+
+def equal(value: Any, wanted: Any) -> bool:
+    if isinstance(value, Tensor) and isinstance(wanted, Tensor):
+        return value.dtype == wanted.dtype and torch.equal(as_bytes(value), as_bytes(wanted))
+    if isinstance(value, dict | list | tuple):
+        return type(value) is type(wanted)
+    return bool(value == wanted) or value != value
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def write_tokenizer(model: GPT2, folder: Path) -> None:

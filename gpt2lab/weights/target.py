@@ -59,3 +59,18 @@ def check_content(to: Path, source: Path, overwrite: bool) -> None:
         raise ConfigError(
             f"to: {to} holds an export already; choose another folder, or add overwrite=true"
         )
+
+
+def check_target_file(to: Path, source: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        ConfigError: if no file can be written there, or what is there would be lost.
+    """
+    place = to.resolve()
+    if place.is_dir():
+        raise ConfigError(f"to: {to} is a folder; name a file, such as {to / 'whole.ckpt'}")
+    if place == source.resolve():
+        raise ConfigError(f"to: {to} is what checkpoint= names; choose another file")
+    if place.exists() and not overwrite:
+        raise ConfigError(f"to: {to} is there; choose another file, or add overwrite=true")
+    check_writable(place.parent, "to")

@@ -40,9 +40,16 @@ def test_help_names_every_setting():
     [
         ([], ["checkpoint: is null; give a run folder, ", "to: is null; name a folder to write"]),
         (["checkpoint=", "to="], ["checkpoint: is empty; ", "to: is empty; name a folder"]),
-        ([*GIVEN, "format=gguf"], ["format: 'gguf' is not an option; choose one of hf, onnx"]),
+        (
+            [*GIVEN, "format=gguf"],
+            ["format: 'gguf' is not an option; choose one of checkpoint, hf, "],
+        ),
         ([*GIVEN, "precision=int8"], ["precision: 'int8' is not an option; choose one of bf16, "]),
         ([*GIVEN, "format=onnx", "precision=bf16"], ["precision: bf16 is for format=hf, onnx has"]),
+        (
+            [*GIVEN, "format=checkpoint", "precision=bf16"],
+            ["precision: bf16 is for format=hf, checkpoint has fp32"],
+        ),
         ([*GIVEN, "overwrite=maybe"], ["overwrite: 'maybe' "]),
         ([*GIVEN, "dest=x"], ["dest: there is no such setting"]),
         ([*GIVEN, "formt=hf"], ["formt: there is no such setting; did you mean format?"]),

@@ -10,5 +10,6 @@ def export_problems(config: ExportConfig) -> Iterator[str]:
     yield from checkpoint_problems(config.checkpoint)
     if not config.to:
         yield f"to: is {'null' if config.to is None else 'empty'}; name a folder to write"
-    if config.format is ExportFormat.onnx and config.precision is not StoredPrecision.fp32:
-        yield f"precision: {config.precision.name} is for format=hf, onnx has fp32; leave it out"
+    if config.format is not ExportFormat.hf and config.precision is not StoredPrecision.fp32:
+        form = config.format.name
+        yield f"precision: {config.precision.name} is for format=hf, {form} has fp32; leave it out"

@@ -11,6 +11,7 @@ class ExportFormat(Enum):
 
     hf = "hf"
     onnx = "onnx"
+    checkpoint = "checkpoint"
 
 
 class StoredPrecision(Enum):
@@ -29,9 +30,10 @@ class ExportConfig:
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     to: str | None = verbatim()
-    """The folder to write: a new one, or one that is empty."""
+    """The folder to write: a new one, or one that is empty; with format=checkpoint, a file."""
     format: ExportFormat = ExportFormat.hf
-    """hf: config.json and model.safetensors, as transformers has them; onnx: model.onnx."""
+    """hf: config.json and model.safetensors, as transformers has them; onnx: model.onnx;
+    checkpoint: one file of ours, from which a training goes on."""
     precision: StoredPrecision = StoredPrecision.fp32
     """Of the weights in the file; fp32 is what was trained, bit for bit."""
     overwrite: bool = False
