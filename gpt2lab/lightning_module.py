@@ -27,6 +27,7 @@ from gpt2lab.backends import attention_kernel, compile_blocks
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.check.train import AUTO
+from gpt2lab.fsdp import FSDPStrategy, gathered
 from gpt2lab.micro_batch import fits, largest_that_fits
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
@@ -73,12 +74,16 @@ class GPT2LightningModule(LightningModule):
         """What torch computes a step with."""
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
+        self._whole: tuple[GPT2 | None] = (None,)  # a module by itself would be one of ours
         self.evaluated_step: int | None = None
         """Step of the last evaluation that came to its end, with all that callbacks make of it."""
 
     def configure_model(self) -> None:
-        device = self.trainer.strategy.root_device
-        self.backends["compile"] = compile_blocks(self.model, self.settings.compile, device)
+        strategy = self.trainer.strategy
+        compiled = compile_blocks(self.model, self.settings.compile, strategy.root_device)
+        self.backends["compile"] = compiled
+        if isinstance(strategy, FSDPStrategy):
+            strategy.shard(self.model)
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
@@ -205,12 +210,30 @@ class GPT2LightningModule(LightningModule):
 
         The only time in a step that the host waits for the device, and ranks for one another's
         words.
+
+        Args:
+            norm: of the gradients that this rank has; where they are shared out, of its rows.
         """
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         votes = torch.tensor(self.votes(), dtype=loss.dtype, device=loss.device)
+        if self.is_shared_out:
+            # In float64: the square of a finite fp32 number may be beyond fp32.
+            own = [loss[None].double(), votes.double(), norm[None].double().square()]
+            loss_sum, *self.tallies, square = ranks.total(torch.cat(own)).tolist()
+            return loss_sum / ranks.count(), math.sqrt(square)
         summed = ranks.total(torch.cat([loss[None], votes]))
         loss_sum, *self.tallies, gradient_norm = torch.cat([summed, norm[None]]).tolist()
         return loss_sum / ranks.count(), gradient_norm
+
+    @property
+    def whole(self) -> GPT2 | None:
+        """A copy of the model as it was evaluated, where this rank has some of its rows only."""
+        return self._whole[0]
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether each rank has some rows of the weights only."""
+        return isinstance(self.trainer.strategy, FSDPStrategy)
 
     def record_training(self, learning_rate: float, norm: float | None) -> None:
         """The mean loss since the last record, and the step just made.
@@ -248,7 +271,16 @@ class GPT2LightningModule(LightningModule):
         factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
         return settings.optim.lr * factor
 
+    def on_validation_epoch_start(self) -> None:
+        batches = sum(self.trainer.num_val_batches)
+        (most,) = ranks.largest([batches], self.device) if self.is_shared_out else (batches,)
+        self.missing_passes = int(most) - int(batches)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self.missing_passes:
+            # Weights are gathered by all ranks at once, also for those with another batch to come.
+            self.missing_passes -= 1
+            self.model.scores(batch)
         nll, right = self.model.scores(batch)
         counted = batch.targets != IGNORE
         self.val_loss.update(nll[counted])
@@ -272,6 +304,8 @@ class GPT2LightningModule(LightningModule):
         self.record(metrics)
         for metric in (self.val_loss, self.val_exact_match, self.val_token_accuracy):
             metric.reset()
+        if self.is_shared_out:
+            self._whole = (gathered(self.model),)
 
     def record(self, metrics: dict[str, float]) -> None:
         """Hand metrics to callbacks and loggers, under the number of steps done.

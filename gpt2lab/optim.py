@@ -15,6 +15,7 @@ from gpt2lab.config import (
     ScheduleConfig,
     WSDConfig,
 )
+from gpt2lab.ranks import is_shared_out, own, own_rows
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -35,7 +36,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
         return _adamw(model.parameters(), config)
     hidden = [p for name, p in model.named_parameters() if ".h." in name and p.dim() == 2]
     taken = {id(p) for p in hidden}
-    muon = Muon(
+    kind = SharedMuon if any(map(is_shared_out, hidden)) else Muon
+    muon = kind(
         hidden,
         lr=config.lr,
         weight_decay=config.weight_decay,
@@ -55,6 +57,40 @@ def _adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> AdamW:
         betas=(config.beta1, config.beta2),
         fused=True,  # three times faster, on CPUs too
     )
+
+
+class SharedMuon(Muon):
+    """Muon of matrices whose rows are shared out over the ranks.
+
+    What is orthogonalised is a whole matrix: the momentum is added up by rows, the sum gathered,
+    and of what Muon makes of it each rank takes its rows. All ranks do so at once.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(parameter, group)
+        return loss
+
+    def _step(self, parameter: Any, group: dict[str, Any]) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        momentum = state["momentum_buffer"]
+        momentum.lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        change = torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+        change.grad = update.full_tensor()
+        rest = {"params": [change], "weight_decay": 0.0, "momentum": 0.0, "nesterov": False}
+        Muon([{**group, **rest}]).step()
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        own(parameter).add_(change[own_rows(len(change))])
 
 
 class OptimizerPair(Optimizer):
@@ -125,8 +161,11 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """2-norm of all gradients together; they are left as they are."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """2-norm of all gradients together, of this rank's rows of those that are shared out.
+
+    They are left as they are.
+    """
+    return nn.utils.get_total_norm([own(p.grad) for p in parameters if p.grad is not None])
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float, largest: float | None) -> None:

@@ -123,12 +123,16 @@ def said(
     ):
         # How long a sample is, and that its beginning is forgotten then, is for nobody to mend.
         warnings.filterwarnings("ignore", "max_new_tokens: ")
+        model = module.model if module.whole is None else module.whole.to(module.device)
         given = [prompt.to(module.device) for prompt in prompts]
-        return generate(
-            module.model,
+        new = generate(
+            model,
             given,
             max_new_tokens=new_tokens,
             strip_prompt=True,
             temperature=temperature,
             seed=seed,
         )
+    if module.whole is not None:
+        module.whole.cpu()  # the device's memory is for the training
+    return new

@@ -80,7 +80,7 @@ class Listener:
 
     Args:
         leaves: without the main thread, if need be; of several ranks, the first one alone, which
-            saves and speaks for all and whose end is theirs.
+            saves and speaks for all and whose end is theirs, or all that have a part in a save.
         counts: a second Ctrl-C as one more than the first. A rank may get the same one from its
             parent and from a terminal, and leaves the counting to the parent.
     """
@@ -90,6 +90,7 @@ class Listener:
         self.counts = counts
         self.number: int | None = None
         self._lock: AbstractContextManager[Any] = threading.RLock()
+        self._leaving: AbstractContextManager[Any] = self._lock
         self._last_words: Callable[[], int] | None = None
         self._is_over = False
         self._thread: threading.Thread | None = None
@@ -98,7 +99,10 @@ class Listener:
 
     @contextmanager
     def during(
-        self, lock: AbstractContextManager[Any], last_words: Callable[[], int]
+        self,
+        lock: AbstractContextManager[Any],
+        last_words: Callable[[], int],
+        leaving: AbstractContextManager[Any] | None = None,
     ) -> Iterator[None]:
         """Around a training; it may begin to `listen` once it has something to save.
 
@@ -107,8 +111,9 @@ class Listener:
             last_words: saves what a step under way has not changed yet, says what is to be said,
                 and returns the exit code. Called with the lock held, from another thread than the
                 main one, which gets no further then.
+            leaving: what is held in place of the lock then, where more than one process leaves.
         """
-        self._lock, self._last_words = lock, last_words
+        self._lock, self._last_words, self._leaving = lock, last_words, leaving or lock
         try:
             yield
         finally:
@@ -163,7 +168,7 @@ class Listener:
         os.close(source)
 
     def _leave(self) -> None:
-        with self._lock:
+        with self._leaving:
             if not self._is_over:
                 assert self._last_words is not None
                 _leave_cores_to_this_thread()

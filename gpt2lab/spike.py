@@ -130,7 +130,10 @@ def norm_of(tensors: list[Tensor]) -> float | str | None:
     if not tensors:
         return None
     # In float64, for the squares of finite fp32 numbers may be beyond fp32; some GPUs have none.
-    return json_number(math.sqrt(sum(float(t.cpu().double().square().sum()) for t in tensors)))
+    square = sum(float(ranks.own(t).cpu().double().square().sum()) for t in tensors)
+    if ranks.is_shared_out(tensors[0]):
+        square = sum(ranks.joined([square]))
+    return json_number(math.sqrt(square))
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from gpt2lab.checkpoint import AtomicCheckpointIO
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
 from gpt2lab.config.check.targets import HOMES
 from gpt2lab.errors import ConfigError
+from gpt2lab.fsdp import FSDPStrategy
 from gpt2lab.loggers import Guarded
 
 
@@ -37,6 +38,7 @@ def build_trainer(
         val_check_interval=settings.eval_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
+        inference_mode=not shares_out(settings),  # what is gathered in it cannot be trained
         logger=loggers,
         callbacks=callbacks,
         # Lightning goes by SLURM's variables otherwise: other ranks, other checks, a requeue of its
@@ -53,13 +55,21 @@ def build_trainer(
     )
 
 
-def build_strategy(settings: TrainConfig) -> DDPStrategy | str:
+def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
     """How several devices share a step; one device needs no strategy."""
     if settings.world_size == 1:
         return "auto"
     node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
+    if shares_out(settings):
+        return instantiate("strategy", node, FSDPStrategy)
     # The gradients lie in the memory that is exchanged, not beside it.
     return instantiate("strategy", node, DDPStrategy, gradient_as_bucket_view=True)
+
+
+def shares_out(settings: TrainConfig) -> bool:
+    """Whether each device has some rows of the state only."""
+    target = settings.strategy.get("_target_", "")
+    return settings.devices > 1 and target.startswith("gpt2lab.")
 
 
 def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:

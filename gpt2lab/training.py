@@ -4,7 +4,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +15,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
 
 from gpt2lab import run_folder, slurm
+from gpt2lab.agreement import Agreement, wait_to_be_ended
 from gpt2lab.callbacks import Profile, Stop, Throughput
-from gpt2lab.checkpoint import Checkpoints, clean, load_checkpoint
+from gpt2lab.checkpoint import Checkpoints, clean, load_facts
+from gpt2lab.checkpoint.manifest import Entry
 from gpt2lab.config import Precision, TrainConfig, parse_stop_at
 from gpt2lab.data.module import StepDataModule
 from gpt2lab.durable import write_json
@@ -33,7 +35,7 @@ from gpt2lab.report import show, show_end, summarize
 from gpt2lab.resume import Origin, show_changes
 from gpt2lab.signals import Listener
 from gpt2lab.spike import Spikes
-from gpt2lab.targets import build_callbacks, build_loggers, build_trainer
+from gpt2lab.targets import build_callbacks, build_loggers, build_trainer, shares_out
 
 log = logging.getLogger("gpt2lab")
 
@@ -89,7 +91,8 @@ class Training:
             keep=settings.checkpoint_keep,
             keep_every=settings.checkpoint_keep_every,
         )
-        self.listener = Listener(leaves=self.is_first, counts=settings.world_size == 1)
+        saves = self.is_first or shares_out(settings)
+        self.listener = Listener(leaves=saves, counts=settings.world_size == 1)
         self.stop = Stop(
             max_steps=settings.max_steps,
             max_minutes=settings.max_minutes,
@@ -104,6 +107,13 @@ class Training:
         self.trainer: Trainer = build_trainer(
             settings, precision, self._callbacks(rank), self._loggers(), folder
         )
+        self.agreement: Agreement | None = None
+        if shares_out(settings):
+            self.agreement = Agreement(
+                module.update_lock,
+                step=lambda: self.trainer.global_step,
+                board=lambda: self.checkpoints.board,
+            )
         module.spikes = Spikes(folder, self.checkpoints.newest)
 
     def _callbacks(self, rank: int) -> list[Callback]:
@@ -144,8 +154,8 @@ class Training:
             first, earlier = run_folder.receipt(**facts, **now), []
             if self.origin.checkpoint is not None:
                 # Loggers know the run by its id, which stands in each of its checkpoints too.
-                content = load_checkpoint(self.origin.checkpoint, self.settings.allow_nonfinite)
-                first["id"] = content["run"]
+                facts = load_facts(self.origin.checkpoint, self.settings.allow_nonfinite)
+                first["id"] = facts["run"]
         leg = run_folder.resumption(self.origin.step, changed=self.origin.changed, **now)
         if restart is not None:
             leg["restart"] = restart.reason
@@ -214,11 +224,18 @@ class Training:
         return summary
 
     def _listening(self) -> AbstractContextManager[None]:
-        return self.listener.during(self.module.update_lock, partial(exit_code, self._leave))
+        last_words = partial(exit_code, self._leave)
+        return self.listener.during(self.module.update_lock, last_words, self.agreement)
 
     def _leave(self) -> int:
         """The end of a training whose step or evaluation takes too long to be waited for."""
-        self.checkpoints.save_now(self.trainer)
+        if self.agreement is None or self.agreement.reached:
+            with suppress(Exception) if not self.is_first else nullcontext():
+                self.checkpoints.save_now(self.trainer)
+        if not self.is_first:
+            wait_to_be_ended()
+        if self.agreement is not None and not self.agreement.reached:
+            tell_of_no_save(self.stop.signal, self.checkpoints.saved)
         if self.module.evaluated_step != self.trainer.global_step:
             self.stop.cut_off()
         for logger in self.trainer.loggers:
@@ -228,6 +245,15 @@ class Training:
         code = 128 + (self.stop.signal or 0)
         joined.announce(code)
         return code
+
+
+def tell_of_no_save(number: int | None, saved: list[Entry]) -> None:
+    """Each rank has some rows of the state, and they could not be had of one step."""
+    last = f"the last checkpoint is {saved[0].file}" if saved else "there is no checkpoint"
+    name = signal.Signals(number or signal.SIGTERM).name
+    text = f"{name}: the ranks came to no common step in time; nothing was saved, {last}"
+    log.warning(text)
+    warnings.warn(text, stacklevel=2)
 
 
 @contextmanager

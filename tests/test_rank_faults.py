@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
+from gpt2lab.checkpoint import find_checkpoint, load_checkpoint, load_facts
 from gpt2lab.launch import cpus
 from gpt2lab.run_folder import read_json
 from tests.test_ranks import TINY, column, rows
@@ -170,6 +170,70 @@ def test_a_step_that_takes_too_long_is_dropped_on_all_ranks(tmp_path):
     assert (code, err) == (143, [])
     assert out.splitlines()[-1] == str(tmp_path / "runs" / "a")
     assert training.checkpoints() == ["step-000003.ckpt"]
+    assert not training.orphans()
+
+
+@pytest.mark.parametrize("send", [to_parent, to_one_rank])
+def test_a_signal_ends_ranks_that_share_the_state_with_one_checkpoint_of_all(tmp_path, send):
+    training = Training(tmp_path, "strategy=fsdp", "max_steps=1000").until_step(3)
+    send(training, signal.SIGTERM)
+    code, _, err = training.end()
+    assert (code, err) == (143, [])
+    (_, step), (_, other) = training.ranks()
+    assert step == other
+    assert training.checkpoints() == [f"step-{step:06d}.ckpt"]
+    path = training.runs / "a" / "checkpoints" / training.checkpoints()[0]
+    assert load_facts(path)["global_step"] == step
+    assert not training.orphans()
+
+
+@pytest.mark.parametrize("optim", ["adamw", "muon"])
+def test_ranks_that_share_the_state_save_it_together_where_a_step_takes_too_long(tmp_path, optim):
+    hook = "time.sleep(60 if number == 4 else 0)"
+    overrides = ["strategy=fsdp", f"optim={optim}", "max_steps=1000"]
+    training = Training(tmp_path, *overrides, hook=hook).until_step(3)
+    begin = time.monotonic()
+    training.process.send_signal(signal.SIGTERM)
+    code, out, err = training.end()
+    assert time.monotonic() - begin < 50  # the step takes 60 s
+    assert (code, err) == (143, [])
+    assert out.splitlines()[-1] == str(tmp_path / "runs" / "a")
+    assert training.checkpoints() == ["step-000003.ckpt"]
+    assert load_facts(training.runs / "a" / "checkpoints" / "step-000003.ckpt")["global_step"] == 3
+    assert not training.orphans()
+
+
+def test_where_one_of_them_cannot_save_none_does_and_it_is_told(tmp_path):
+    # The second rank never lets go of its lock.
+    hook = "if (rank, number) == (1, 4): self.update_lock.acquire(); time.sleep(60)"
+    slow = "time.sleep(60 if (rank, number) == (0, 4) else 0)"
+    training = Training(
+        tmp_path,
+        "strategy=fsdp",
+        "max_steps=1000",
+        "checkpoint_every=2",
+        hook=f"{hook}\n        {slow}",
+    ).until_step(3)
+    begin = time.monotonic()
+    training.process.send_signal(signal.SIGTERM)
+    code, _, err = training.end()
+    assert time.monotonic() - begin < 50  # the step takes 60 s
+    assert (code, len(err)) == (143, 1)
+    assert err[0].startswith("warning: SIGTERM: the ranks came to no common step in time; nothing")
+    assert "the last checkpoint is step-000002.ckpt" in err[0]
+    assert training.checkpoints() == ["step-000002.ckpt"]
+    assert not training.orphans()
+
+
+def test_a_killed_rank_of_those_that_share_the_state_leaves_what_was_saved_before(tmp_path):
+    training = Training(tmp_path, "strategy=fsdp", "max_steps=1000", "checkpoint_every=2")
+    training.until_step(5)
+    os.kill(training.ranks()[1][0], signal.SIGKILL)
+    code, out, err = training.end()
+    assert (code, out, len(err)) == (1, "", 1), err
+    assert err[0].startswith("error: rank 1: ended by SIGKILL; ")
+    found = find_checkpoint(training.runs / "a", "last")
+    assert load_facts(found)["global_step"] >= 2
     assert not training.orphans()
 
 

@@ -67,6 +67,10 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
         ),
         (["devices=2", "strategy=single"], "strategy: single is for one device"),
         (
+            ["devices=2", "strategy=fsdp", "micro_batch_size=auto", "trainer=gpu"],
+            "micro_batch_size: auto tries what does not fit",
+        ),
+        (
             ["devices=2", "strategy=ddp", "strategy._target_=os.system"],
             "strategy._target_: os.system is not allowed",
         ),

@@ -24,6 +24,7 @@ def module_of(model):
     plugin = SimpleNamespace(forward_context=nullcontext)
     return SimpleNamespace(
         model=model,
+        whole=None,
         training=False,
         eval=lambda: None,
         train=lambda mode: None,

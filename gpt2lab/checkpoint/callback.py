@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,15 @@ from lightning import Callback, LightningModule, Trainer
 
 from gpt2lab.checkpoint.background import Background, free_memory, snapshot
 from gpt2lab.checkpoint.find import recovered
-from gpt2lab.checkpoint.io import Content, bytes_needed, put, told, written
+from gpt2lab.checkpoint.folder import remove
+from gpt2lab.checkpoint.io import (
+    Written,
+    bytes_needed,
+    put,
+    told,
+    written,
+    written_by_ranks,
+)
 from gpt2lab.checkpoint.manifest import (
     MANIFEST,
     Entry,
@@ -22,8 +30,11 @@ from gpt2lab.checkpoint.manifest import (
     name_of,
     read_manifest,
     step_files,
+    temporary_of,
     write_manifest,
 )
+from gpt2lab.checkpoint.reading import Content
+from gpt2lab.ranks import Board
 
 
 class Checkpoints(Callback):
@@ -33,7 +44,8 @@ class Checkpoints(Callback):
 
     A save has three parts: `_save` takes the state between two steps; Lightning's strategy brings
     it to the first rank and calls `_deliver`, which copies it where there is memory; `_write` puts
-    it on the disk, in a thread or here.
+    it on the disk, in a thread or here. Where the state is shared out, all ranks deliver and write,
+    and know what is saved.
 
     Args:
         content: what stands in every checkpoint besides Lightning's: the settings, the data's
@@ -67,6 +79,14 @@ class Checkpoints(Callback):
         self.best: Entry | None = None
         """The best evaluated one of all those steps, whether or not it is still there."""
         self.background = Background()
+        self.board: Board | None = None
+        """Where ranks agree on a save that each has its part in; None where the first alone saves.
+        """
+        self._saves = 0
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if pl_module.is_shared_out:
+            self.board = Board()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: Content
@@ -195,24 +215,34 @@ class Checkpoints(Callback):
 
     def _deliver(self, entry: Entry, in_background: bool, content: Content, path: Path) -> None:
         """Lightning's way to the file ends here, on the first rank."""
-        if in_background and free_memory() >= 2 * bytes_needed(content):
+        self._saves += 1
+        count = self.board.size if self.board else 1  # as many as may take memory of this machine
+        if in_background and free_memory() >= 2 * bytes_needed(content) * count:
             self.background.start(partial(self._write, entry, snapshot(content), path))
         else:
             self._write(entry, content, path)
 
     def _write(self, entry: Entry, content: Content, path: Path) -> None:
         """At every moment, some whole checkpoint is on disk under its name and on record."""
+        is_first = self.board is None or self.board.rank == 0
         with told(path, content):
-            with written(content, path) as file:
+            with self._written(content, path) as file:
                 entry = replace(entry, bytes=file.bytes, sha256=file.sha256)
                 manifest = self._manifest([entry, *self.saved])
-                with recorded(self.folder, manifest):
-                    put(file.path, path)
+                if is_first:
+                    with recorded(self.folder, manifest):
+                        put(file.path, path)
             self.best = self._better(entry)
             # Only now, the new one being whole and named, may old ones go.
             self.saved = kept(manifest, self.keep, self.keep_every)
-            prune(self.folder, self.saved)
-            write_manifest(self.folder, self._manifest(self.saved))
+            if is_first:
+                prune(self.folder, self.saved)
+                write_manifest(self.folder, self._manifest(self.saved))
+
+    def _written(self, content: Content, path: Path) -> AbstractContextManager[Written]:
+        if self.board is None:
+            return written(content, path)
+        return written_by_ranks(content, path, self.board, f"save-{self._saves}")
 
     def _manifest(self, checkpoints: list[Entry]) -> Manifest:
         run = {"id": self.content["run"], "name": self.folder.absolute().parent.name}
@@ -243,4 +273,4 @@ def prune(folder: Path, checkpoints: list[Entry]) -> None:
     for path in step_files(folder):
         if path.name not in names:
             with suppress(OSError):  # the next save tries again
-                path.unlink()
+                remove(path, temporary_of(path))

@@ -85,7 +85,15 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             yield f"logger.{name}.log_model: {log_model!r} is no choice; best, last, all, false are"
     ranks = config.world_size
     if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
-        yield f"strategy: single is for one device, not devices={ranks}; use strategy=ddp"
+        yield (
+            f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp"
+        )
+    is_shared = str(config.strategy.get("_target_")).startswith("gpt2lab.") and ranks > 1
+    if is_shared and config.micro_batch_size == "auto":
+        yield (
+            "micro_batch_size: auto tries what does not fit, on which ranks of strategy=fsdp would "
+            "wait for each other; give a number"
+        )
     log_every = config.trainer.get("log_every_n_steps", 1)
     if type(log_every) is not int or log_every < 1:
         yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"
