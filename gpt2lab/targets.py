@@ -69,7 +69,7 @@ def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
 def shares_out(settings: TrainConfig) -> bool:
     """Whether each device has some rows of the state only."""
     target = settings.strategy.get("_target_", "")
-    return settings.devices > 1 and target.startswith("gpt2lab.")
+    return settings.world_size > 1 and target.startswith("gpt2lab.")
 
 
 def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:

@@ -124,7 +124,7 @@ def leg(folder, rank, strategy, steps, checkpoint=None):
     """Train in a run folder, from its beginning or from a checkpoint of it."""
     folder.mkdir(exist_ok=True)
     settings = settings_from("train", run_of(folder, steps, f"strategy={strategy}", "devices=2"))
-    train(settings.settings, plain(settings.settings), folder, checkpoint, None, rank)
+    train(settings.settings, plain(settings.settings), folder, checkpoint, None, rank=rank)
 
 
 def run_of(folder, steps, *more):

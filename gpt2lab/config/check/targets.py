@@ -85,9 +85,7 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             yield f"logger.{name}.log_model: {log_model!r} is no choice; best, last, all, false are"
     ranks = config.world_size
     if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
-        yield (
-            f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp"
-        )
+        yield (f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp")
     is_shared = str(config.strategy.get("_target_")).startswith("gpt2lab.") and ranks > 1
     if is_shared and config.micro_batch_size == "auto":
         yield (
