@@ -6,6 +6,7 @@ Loads without torch, so that help and mistakes are answered at once.
 from gpt2lab.config.check.metrics import HIGHER_IS_BETTER, parse_stop_at
 from gpt2lab.config.parse import parse, plain
 from gpt2lab.config.settings import (
+    Ablation,
     AdamWConfig,
     BeyondContext,
     ConstantConfig,
@@ -17,6 +18,7 @@ from gpt2lab.config.settings import (
     ExportFormat,
     GPT2Config,
     Hardware,
+    InsightConfig,
     MuonConfig,
     OptimConfig,
     PairsConfig,
@@ -40,6 +42,7 @@ from gpt2lab.config.settings import (
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "Ablation",
     "AdamWConfig",
     "BeyondContext",
     "ConstantConfig",
@@ -51,6 +54,7 @@ __all__ = [
     "ExportFormat",
     "GPT2Config",
     "Hardware",
+    "InsightConfig",
     "MuonConfig",
     "OptimConfig",
     "PairsConfig",

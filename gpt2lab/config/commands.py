@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from gpt2lab.config.settings import (
     EvaluateConfig,
     ExportConfig,
+    InsightConfig,
     PlanConfig,
     SampleConfig,
     TrainConfig,
@@ -45,6 +46,7 @@ COMMAND_LINES = {
     ),
     "sample": CommandLine(SampleConfig, ("sampling",), quoted='prompt="a b"'),
     "export": CommandLine(ExportConfig, ()),
+    "insight": CommandLine(InsightConfig, (), quoted='prompt="a b"'),
     "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
 }
 # They are told what train would be told, plan some more.

@@ -5,12 +5,14 @@ from typing import Any
 
 from gpt2lab.config.check.evaluate import evaluate_problems
 from gpt2lab.config.check.export import export_problems
+from gpt2lab.config.check.insight import insight_problems
 from gpt2lab.config.check.ranges import range_problems
 from gpt2lab.config.check.sample import sample_problems
 from gpt2lab.config.check.train import train_problems
 from gpt2lab.config.settings import (
     EvaluateConfig,
     ExportConfig,
+    InsightConfig,
     PlanConfig,
     SampleConfig,
     TrainConfig,
@@ -20,6 +22,7 @@ RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     TrainConfig: train_problems,
     SampleConfig: sample_problems,
     ExportConfig: export_problems,
+    InsightConfig: insight_problems,
     EvaluateConfig: evaluate_problems,
     PlanConfig: train_problems,
 }

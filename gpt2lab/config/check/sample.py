@@ -20,8 +20,13 @@ def prompt_problems(config: SampleConfig) -> Iterator[str]:
         yield "prompts: is empty; name a file, or leave prompts out"
     if config.prompts is not None and config.prompt is not None:
         yield f"prompts: {config.prompts} and prompt= are both given; leave one out"
+    yield from text_problems(config.prompt)
+
+
+def text_problems(prompt: str | None) -> Iterator[str]:
+    """Of a prompt as it was typed."""
     try:
-        (config.prompt or "").encode()
+        (prompt or "").encode()
     except UnicodeEncodeError as error:
         yield f"prompt: character {error.start + 1} is no whole one; give the text as UTF-8"
 

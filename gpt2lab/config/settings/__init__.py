@@ -29,6 +29,10 @@ from gpt2lab.config.settings.fields import (
     ranged,
     verbatim,
 )
+from gpt2lab.config.settings.insight import (
+    Ablation,
+    InsightConfig,
+)
 from gpt2lab.config.settings.machine import (
     Device,
     Precision,
@@ -62,6 +66,7 @@ from gpt2lab.config.settings.train import (
 
 __all__ = [
     "SHAPES",
+    "Ablation",
     "AdamWConfig",
     "BeyondContext",
     "ConstantConfig",
@@ -73,6 +78,7 @@ __all__ = [
     "ExportFormat",
     "GPT2Config",
     "Hardware",
+    "InsightConfig",
     "MuonConfig",
     "OptimConfig",
     "PairsConfig",
