@@ -1,6 +1,7 @@
 """What a head is worth: the loss without it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def _loss_without(
 
     What lies before is the same for all of them, and not computed again.
     """
-    blocks = model.transformer.h[layer:]
+    blocks: Any = model.transformer.h[layer:]
     x = stream.expand(len(heads), -1, -1)
     with hooked() as hooks:
         replace = _replacing(heads, model.config.n_head, how)

@@ -116,7 +116,7 @@ def shifted(token_ids: Tensor) -> Tensor:
 @contextmanager
 def _listening(model: GPT2, streams: list[Tensor], projections: list[Tensor]) -> Iterator[None]:
     """Within it, a pass of one row leaves its streams (T, C) and projections (T, 3 C) here."""
-    backbone = model.transformer
+    backbone: Any = model.transformer
     with hooked() as hooks:
         for block in backbone.h:
             hooks.append(block.ln_1.register_forward_pre_hook(_keep_input(streams)))

@@ -1,4 +1,4 @@
-"""The folder of an export: whether it may be written, found out without torch."""
+"""The folder of an export or an insight: whether it may be written, found out without torch."""
 
 import re
 from pathlib import Path
@@ -14,17 +14,25 @@ FILES = re.compile(
 """What an export writes, and may overwrite."""
 
 
-def check_target(to: Path, source: Path, overwrite: bool) -> None:
+def check_target(
+    to: Path,
+    source: Path,
+    overwrite: bool,
+    files: re.Pattern[str] = FILES,
+    kind: str = "export",
+) -> None:
     """
     Args:
         source: what is exported.
+        files: names of what is written, and may be overwritten.
+        kind: what such a folder is called.
     Raises:
         ConfigError: if the folder cannot be written, or holds what would be lost.
     """
     try:
         check_place(to)
         if to.is_dir():
-            check_content(to, source, overwrite)
+            check_content(to, source, overwrite, files, kind)
     except OSError as error:
         raise ConfigError(
             f"to: {to} cannot be a folder ({error.strerror}); choose another one"
@@ -44,20 +52,22 @@ def check_place(to: Path) -> None:
     check_writable(place.parent, "to")  # where the folder is written before it takes its place
 
 
-def check_content(to: Path, source: Path, overwrite: bool) -> None:
+def check_content(
+    to: Path, source: Path, overwrite: bool, files: re.Pattern[str], kind: str
+) -> None:
     """
     Raises:
         ConfigError: if the folder holds what would be lost.
     """
     names = sorted(path.name for path in to.iterdir())
-    foreign = [name for name in names if not FILES.fullmatch(name) or not (to / name).is_file()]
+    foreign = [name for name in names if not files.fullmatch(name) or not (to / name).is_file()]
     if foreign:
-        raise ConfigError(f"to: {to} holds {foreign[0]}, which is no export; choose another folder")
+        raise ConfigError(f"to: {to} holds {foreign[0]}, which is no {kind}; choose another folder")
     if names and to.resolve() == source.resolve():
         raise ConfigError(f"to: {to} is what checkpoint= names; choose another folder")
     if names and not overwrite:
         raise ConfigError(
-            f"to: {to} holds an export already; choose another folder, or add overwrite=true"
+            f"to: {to} holds an {kind} already; choose another folder, or add overwrite=true"
         )
 
 

@@ -1,0 +1,145 @@
+"""The page of an insight: everything in one file, which opens without a network."""
+
+import json
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+
+from gpt2lab.insight.captions import CAPTIONS
+from gpt2lab.insight.findings import Findings
+
+HERE = Path(__file__).parent
+
+IN_SCORES = ("previous", "induction", "cost")
+"""Parts that share one PNG."""
+
+
+def has_plotly() -> bool:
+    return find_spec("plotly") is not None
+
+
+def page(found: Findings, name: str, facts: str, ablation: str, files: list[str]) -> str:
+    """The whole page as HTML.
+
+    With plotly its script is inside and the pictures answer; without, they are the PNGs beside it.
+
+    Args:
+        name: of the checkpoint.
+        facts: one line about the model.
+        ablation: what stood for the output of a head: mean or zero.
+        files: the PNGs.
+    """
+    is_live = has_plotly()
+    parts = parts_of(found)
+    body = "".join(part(key, ablation, files, is_live) for key in parts)
+    style = (HERE / "page.css").read_text("utf-8")
+    title = f"Inside {name}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f'<p class="facts">{escape(facts)}</p>\n'
+        f"{answers(found)}{controls() if is_live else ''}{text(found, is_live)}{body}"
+        f"{scripts(found) if is_live else ''}</body>\n</html>\n"
+    )
+
+
+def parts_of(found: Findings) -> list[str]:
+    missing = set()
+    if found.text.question is None:
+        missing.add("answer")
+    if found.scores.loss.isnan().all():
+        missing.add("loss")
+    if found.previous_token.isnan().any():
+        missing.add("previous")
+    if found.induction is None:
+        missing.add("induction")
+    if found.costs.isnan().any():
+        missing.add("cost")
+    return [key for key in CAPTIONS if key not in missing]
+
+
+def part(key: str, ablation: str, files: list[str], is_live: bool) -> str:
+    title, caption = CAPTIONS[key]
+    which = {"zero": "zero", "mean": "its mean over the text"}[ablation]
+    caption = caption.replace("{ablation}", which)
+    png = "scores.png" if key in IN_SCORES else f"{key}.png"
+    if is_live:
+        of = {"next": ' <span id="next-of"></span>', "heads": "", "last_block": ""}.get(
+            key, ' <span class="chosen"></span>' if key in ("answer", "arcs", "head") else ""
+        )
+        picture = f'<div class="wide"><div class="plot" id="{key}"></div></div>\n'
+        link = f' <a class="png" href="{png}">PNG</a>' if png in files else ""
+    else:
+        of = link = ""
+        is_shown = png in files and (key not in IN_SCORES or key == "cost" or "cost" not in files)
+        picture = f'<img src="{png}" alt="{escape(title)}">\n' if is_shown else ""
+    return (
+        f"<section>\n<h2>{escape(title)}{of and f' <small>{of}</small>'}</h2>\n<figure>\n"
+        f"<p>{escape(caption)}{link}</p>\n{picture}</figure>\n</section>\n"
+    )
+
+
+def controls() -> str:
+    return (
+        '<div class="controls">\n'
+        '<label>layer <select id="layer"></select></label>\n'
+        '<label>head <select id="of-head"></select></label>\n'
+        '<label>token <select id="of-token"></select></label>\n</div>\n'
+    )
+
+
+def text(found: Findings, is_live: bool) -> str:
+    """The tokens, one beside the other."""
+    tag = 'button type="button"' if is_live else 'span class="token"'
+    end = tag.split()[0]
+    tokens = "".join(
+        f'<{tag} title="token {t}, id {i}">{escape(shown)}</{end}>'
+        for t, (shown, i) in enumerate(zip(found.labels, found.text.token_ids, strict=True))
+    )
+    return (
+        f"<h2>What it read: {len(found.labels)} tokens</h2>\n"
+        '<p class="facts">A space shows as ␣, the end of a line as ↵.</p>\n'
+        f'<div class="text">{tokens}</div>\n'
+    )
+
+
+def answers(found: Findings) -> str:
+    """Question, answer and right answer, where the model answers."""
+    given, right, question = found.text.answer, found.text.right, found.text.question
+    if given is None or question is None:
+        return ""
+    marks = [
+        "right" if right is None or right[i : i + 1] == [t] else "wrong"
+        for i, t in enumerate(given)
+    ]
+    rows = [
+        ("input", [f'<span class="token">{escape(x)}</span>' for x in found.labels[:question]]),
+        (
+            "answer",
+            [
+                f'<span class="token {mark}">{escape(found.show(token))}</span>'
+                for mark, token in zip(marks, given, strict=True)
+            ],
+        ),
+    ]
+    if right is not None:
+        rows.append(
+            ("right answer", [f'<span class="token">{escape(found.show(i))}</span>' for i in right])
+        )
+    cells = "".join(f"<tr><th>{name}</th><td>{' '.join(row)}</td></tr>\n" for name, row in rows)
+    return f"<table>\n{cells}</table>\n"
+
+
+def scripts(found: Findings) -> str:
+    """Plotly's, the numbers, and ours, none of which can end its own tag early."""
+    from plotly.offline import get_plotlyjs
+
+    numbers = json.dumps(found.numbers(), allow_nan=False).replace("<", "\\u003c")
+    ours = (HERE / "page.js").read_text("utf-8")
+    return (
+        f"<script>{get_plotlyjs()}</script>\n"
+        f'<script type="application/json" id="numbers">{numbers}</script>\n'
+        f"<script>\n{ours}</script>\n"
+    )
