@@ -77,7 +77,7 @@ def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[
 
     Lightning's may stop a training, which all ranks must do alike.
     """
-    files = {"samples": "samples.md", "curves": "curves.png"}
+    files = {"samples": "samples.md", "curves": "curves.png", "attention": "attention"}
     built = []
     for name, node in settings.callbacks.items():
         if node is not None:

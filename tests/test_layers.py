@@ -98,6 +98,8 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.errors",
         "gpt2lab.export",
         "gpt2lab.init_from",
+        "gpt2lab.insight",
+        "gpt2lab.insight.__main__",
         "gpt2lab.evaluate",
         "gpt2lab.evaluation.run",
         "gpt2lab.interactive",

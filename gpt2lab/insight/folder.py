@@ -35,7 +35,7 @@ def look_inside(model: GPT2, to: Path, settings: InsightConfig) -> Insight:
     found = findings(model, settings)
     content = pictures(found)
     name = Path(settings.checkpoint or "").name or "GPT-2"
-    html = page(found, name, facts(model), settings.ablation.name, [*content])
+    html = page(found, name, facts(model), settings.ablation.name)
     content["index.html"] = html.encode("utf-8", errors="replace")
     try:
         with whole_folder(to.resolve()) as folder:

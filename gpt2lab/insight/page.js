@@ -24,7 +24,8 @@ function layout(height, more) {
   return { height, font, paper_bgcolor: paper, plot_bgcolor: paper, margin: { l: 8, r: 8, t: 30, b: 8 },
     dragmode: false, hoverlabel: { font: { family: "monospace" } }, ...more };
 }
-const axis = (more) => ({ automargin: true, showgrid: false, zeroline: false, fixedrange: true,
+const small = T > 24 ? { tickfont: { size: 10 } } : {};
+const axis = (more) => ({ automargin: true, exponentformat: "none", showgrid: false, zeroline: false, fixedrange: true,
   linecolor: colour("--line"), ...more });
 const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("--most")]];
 
@@ -37,14 +38,14 @@ function ofLastBlock() {
 }
 
 function drawSquare(id, rows) {
-  const side = Math.max(300, Math.min(760, 24 * T + 140));
+  const side = Math.max(300, (T > 24 ? 13 : 24) * T + 140);
   const trace = { type: "heatmap", z: square(rows), zmin: 0, zmax: 1, colorscale: scale(),
     hoverongaps: false, colorbar: { title: { text: "weight", side: "right" }, thickness: 12 },
     text: places.map((t) => places.map((s) => `${numbered[t]} looks at ${numbered[s]}`)),
     hovertemplate: "%{text}<br>%{z:.4f}<extra></extra>" };
   if (T <= 16) { trace.texttemplate = "%{z:.2f}"; }
-  const ticks = { tickvals: places, ticktext: labels };
-  widths(id, Math.min(side, 18 * T), side + 110);
+  const ticks = { tickvals: places, ticktext: labels, ...small };
+  widths(id, (T > 24 ? 13 : 18) * T + 170, side + 90);
   Plotly.react(id, [trace], layout(side, {
     xaxis: axis({ ...ticks, side: "top", tickangle: turned(labels), title: { text: "is looked at" } }),
     yaxis: axis({ ...ticks, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
@@ -70,7 +71,7 @@ function drawHeads() {
     colorbar: { thickness: 12, title: { text: "weight", side: "right" },
       tickvals: [0, .05, .2, .5, 1].map(Math.sqrt), ticktext: ["0", "0.05", "0.2", "0.5", "1"] } };
   const node = byId("heads"), side = Math.max(40, Math.min(150, 1000 / Math.max(L, H)));
-  widths("heads", 40 * H + 130, side * H + 130);
+  widths("heads", side * H + 130, side * H + 130);
   Plotly.react(node, [trace], layout(side * L + 60, { shapes: frames,
     xaxis: axis({ tickvals: middles(H), ticktext: names(H), side: "top", title: { text: "head" } }),
     yaxis: axis({ tickvals: middles(L), ticktext: names(L), autorange: "reversed", title: { text: "layer" } }) }), OPTIONS);
@@ -95,6 +96,8 @@ function drawArcs() {
   Plotly.react("arcs", [trace], layout(340, { shapes, showlegend: false,
     xaxis: axis({ tickvals: places, ticktext: labels, tickangle: turned(labels), range: [-.7, T - .3] }),
     yaxis: axis({ visible: false, range: [-.04 * Math.max(t, 1), .62 * Math.max(t, 1)] }) }), OPTIONS);
+  const scrolled = byId("arcs").parentElement;
+  scrolled.scrollLeft = scrolled.scrollWidth * (t + .5) / T - scrolled.clientWidth / 2;
 }
 
 function drawNext() {

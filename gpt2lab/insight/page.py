@@ -12,13 +12,17 @@ HERE = Path(__file__).parent
 
 IN_SCORES = ("previous", "induction", "cost")
 """Parts that share one PNG."""
+SHOWN = dict.fromkeys(("answer", "arcs", "head"), '<span class="chosen"></span>') | {
+    "next": '<span id="next-of"></span>'
+}
+"""What our script writes behind a title: which head or token is shown."""
 
 
 def has_plotly() -> bool:
     return find_spec("plotly") is not None
 
 
-def page(found: Findings, name: str, facts: str, ablation: str, files: list[str]) -> str:
+def page(found: Findings, name: str, facts: str, ablation: str) -> str:
     """The whole page as HTML.
 
     With plotly its script is inside and the pictures answer; without, they are the PNGs beside it.
@@ -27,11 +31,15 @@ def page(found: Findings, name: str, facts: str, ablation: str, files: list[str]
         name: of the checkpoint.
         facts: one line about the model.
         ablation: what stood for the output of a head: mean or zero.
-        files: the PNGs.
     """
     is_live = has_plotly()
-    parts = parts_of(found)
-    body = "".join(part(key, ablation, files, is_live) for key in parts)
+    pngs = {key: "scores.png" if key in IN_SCORES else f"{key}.png" for key in parts_of(found)}
+    last = {png: key for key, png in pngs.items()}
+    body = ""
+    for key, png in pngs.items():
+        # One picture holds all tables of heads, and stands below the last of them.
+        picture = live(key, png) if is_live else still(key, png) * (last[png] == key)
+        body += part(key, ablation, picture)
     style = (HERE / "page.css").read_text("utf-8")
     title = f"Inside {name}"
     return (
@@ -60,25 +68,27 @@ def parts_of(found: Findings) -> list[str]:
     return [key for key in CAPTIONS if key not in missing]
 
 
-def part(key: str, ablation: str, files: list[str], is_live: bool) -> str:
+def part(key: str, ablation: str, picture: str) -> str:
+    """Title, caption and picture, one below the other."""
     title, caption = CAPTIONS[key]
     which = {"zero": "zero", "mean": "its mean over the text"}[ablation]
-    caption = caption.replace("{ablation}", which)
-    png = "scores.png" if key in IN_SCORES else f"{key}.png"
-    if is_live:
-        of = {"next": ' <span id="next-of"></span>', "heads": "", "last_block": ""}.get(
-            key, ' <span class="chosen"></span>' if key in ("answer", "arcs", "head") else ""
-        )
-        picture = f'<div class="wide"><div class="plot" id="{key}"></div></div>\n'
-        link = f' <a class="png" href="{png}">PNG</a>' if png in files else ""
-    else:
-        of = link = ""
-        is_shown = png in files and (key not in IN_SCORES or key == "cost" or "cost" not in files)
-        picture = f'<img src="{png}" alt="{escape(title)}">\n' if is_shown else ""
+    of = f" <small>{SHOWN[key]}</small>" if key in SHOWN else ""
     return (
-        f"<section>\n<h2>{escape(title)}{of and f' <small>{of}</small>'}</h2>\n<figure>\n"
-        f"<p>{escape(caption)}{link}</p>\n{picture}</figure>\n</section>\n"
+        f"<section>\n<h2>{escape(title)}{of}</h2>\n<figure>\n"
+        f"<p>{escape(caption.replace('{ablation}', which))}</p>\n{picture}</figure>\n</section>\n"
     )
+
+
+def live(key: str, png: str) -> str:
+    """A place for our script to draw in, and the way to the picture."""
+    return (
+        f'<div class="wide"><div class="plot" id="{key}"></div></div>\n'
+        f'<a class="png" href="{png}">as PNG</a>\n'
+    )
+
+
+def still(key: str, png: str) -> str:
+    return f'<img src="{png}" alt="{escape(CAPTIONS[key][0])}">\n'
 
 
 def controls() -> str:

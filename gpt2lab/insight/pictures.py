@@ -46,6 +46,8 @@ def pictures(found: Findings) -> dict[str, bytes]:
         del drawn["answer.png"]
     if not counted(found).any():
         del drawn["loss.png"]
+    if not tables(found):
+        del drawn["scores.png"]
     return {name: as_png(draw(found)) for name, draw in drawn.items()}
 
 
@@ -148,7 +150,7 @@ def frame(axes: "Axes", x: float, y: float, side: float, is_chosen: bool) -> Non
 def colour_bar(figure: "Figure", image: Any, axes: Any, name: str = "attention weight") -> None:
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
     bar.set_label(name)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def head(found: Findings) -> "Figure":
@@ -179,7 +181,7 @@ def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
     axes.spines[:].set_visible(False)
     if T <= WRITTEN_TOKENS:
         for row, column in zip(*np.tril_indices(T), strict=True):
-            write_number(axes, column, row, weights[row, column], size)
+            write_number(axes, int(column), int(row), float(weights[row, column]), size)
     colour_bar(figure, image, axes)
     figure.suptitle(title)
     return figure
@@ -413,20 +415,28 @@ def loss(found: Findings) -> "Figure":
     return figure
 
 
+def tables(found: Findings) -> list[tuple[str, Numbers]]:
+    """What is known of each head, (L, H) each, by its title."""
+    known = {
+        "looks at the token before": found.previous_token,
+        "induction": found.induction,
+        "cost of its removal (nats per token)": found.costs,
+    }
+    return [
+        (title, table.numpy())
+        for title, table in known.items()
+        if table is not None and not table.isnan().any()
+    ]
+
+
 def scores(found: Findings) -> "Figure":
     """Heads by what they do and what they are worth."""
     L, H = found.costs.shape
-    tables: list[tuple[str, Numbers]] = []
-    if not found.previous_token.isnan().any():
-        tables.append(("looks at the token before", found.previous_token.numpy()))
-    if found.induction is not None:
-        tables.append(("induction", found.induction.numpy()))
-    if not found.costs.isnan().any():
-        tables.append(("cost of its removal (nats per token)", found.costs.numpy()))
+    shown = tables(found)
     side = float(np.clip(4.2 / max(H, 3), 0.36, 0.8))
-    figure = canvas(len(tables) * (side * H + 1.4) + 0.4, max(2.4, side * L) + 1.2)
-    panels = figure.subplots(1, max(1, len(tables)), squeeze=False)[0]
-    for axes, (name, table) in zip(panels, tables, strict=True):
+    figure = canvas(len(shown) * (side * H + 1.4) + 0.4, max(2.4, side * L) + 1.2)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, table) in zip(panels, shown, strict=True):
         is_cost = name.startswith("cost")
         top = max(float(np.abs(table).max()), 1e-6)
         limits = (-top, top) if is_cost else (0, 1)
@@ -450,7 +460,7 @@ def scores(found: Findings) -> "Figure":
         axes.set_ylabel("layer")
         axes.set_title(name, fontsize=10)
         axes.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axes, shrink=0.8, aspect=25, pad=0.02).outline.set_visible(False)  # type: ignore[operator]
+        figure.colorbar(image, ax=axes, shrink=0.8, aspect=25, pad=0.02).outline.set_visible(False)
     return figure
 
 

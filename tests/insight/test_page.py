@@ -1,0 +1,150 @@
+"""The pictures and the page: they are there, say what is so, and ask no network."""
+
+import io
+import json
+import re
+import warnings
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gpt2lab.config import InsightConfig
+from gpt2lab.insight import page as page_module
+from gpt2lab.insight.captions import CAPTIONS
+from gpt2lab.insight.findings import findings
+from gpt2lab.insight.page import page
+from gpt2lab.insight.pictures import compact, pictures, turn
+from tests.insight.models import sort_model, text_model
+
+ALL = {"arcs.png", "head.png", "heads.png", "last_block.png", "lens.png", "loss.png", "next.png"}
+ALL |= {"scores.png"}
+
+
+def shown(model, prompt, **settings):
+    return findings(model, InsightConfig(prompt=prompt, **settings))
+
+
+@pytest.fixture
+def drawn():
+    return pictures(shown(sort_model(), "2 0 1 0"))
+
+
+def test_each_picture_shows_something_at_a_size_that_can_be_read(drawn):
+    assert {*drawn} == ALL | {"answer.png"}
+    for name, png in drawn.items():
+        with Image.open(io.BytesIO(png)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        height, width, _ = pixels.shape
+        assert 150 <= height <= 1200, name
+        assert 400 <= width <= 1800, name
+        assert pixels.std() > 5, name  # a blank one has 0
+
+
+def test_text_has_no_answer_and_a_single_token_no_loss():
+    assert {*pictures(shown(text_model(), "ab$c $a"))} == ALL
+    single = pictures(shown(text_model(block_size=3), None))
+    assert {*single} == ALL - {"loss.png", "scores.png"}
+
+
+def test_signs_that_mean_something_elsewhere_are_drawn_as_they_are():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pictures(shown(text_model(), "$a$ <b>&é"))
+
+
+def test_long_labels_are_turned_and_numbers_are_short():
+    assert (turn(["2", "10"]), turn(["2", "100"])) == (0, 90)
+    assert [*map(compact, (0.123, -0.004, -0.5, 1.25))] == [".12", ".00", "-.50", "1.2"]
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: ids, texts of scripts, and what it would fetch."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.ids, self.fetched, self.links, self.texts = [], [], [], []
+        self.scripts, self.open = {}, None
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        for name in ("src", "href", "srcset", "data"):
+            if name in attributes:
+                (self.links if tag == "a" else self.fetched).append(attributes[name])
+        if tag == "script":
+            self.open = attributes.get("id", len(self.scripts))
+            self.scripts[self.open] = ""
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self.open = None
+
+    def handle_data(self, data):
+        if self.open is None:
+            self.texts.append(data)
+        else:
+            self.scripts[self.open] += data
+
+
+def read(found):
+    return Reader(page(found, "a <b> & c", "2 layers", "mean"))
+
+
+def test_the_page_fetches_nothing():
+    for found in (shown(sort_model(), "2 0 1 0"), shown(text_model(), "abc")):
+        seen = read(found)
+        assert seen.fetched == ["data:,"]
+        assert {*seen.links} <= ALL | {"answer.png"}
+        style = (page_module.HERE / "page.css").read_text()
+        assert not re.search(r"url\(|@import|https?:", style)
+        ours = (page_module.HERE / "page.js").read_text()
+        assert not re.search(r"https?:|fetch|XMLHttp|import\(", ours)
+
+
+def test_its_numbers_are_those_of_the_findings():
+    found = shown(text_model(), "a<b>&c\n")
+    seen = read(found)
+    assert json.loads(seen.scripts["numbers"]) == json.loads(json.dumps(found.numbers()))
+    assert len(seen.scripts) == 3
+
+
+def test_every_part_has_its_place_and_caption():
+    seen = read(shown(sort_model(), "2 0 1 0"))
+    assert {*CAPTIONS} <= {*seen.ids}
+    assert {"layer", "of-head", "of-token", "numbers"} <= {*seen.ids}
+    assert len(seen.ids) == len({*seen.ids})
+    text = " ".join(" ".join(seen.texts).split())
+    for title, _ in CAPTIONS.values():
+        assert title in text
+    assert "Inside a <b> & c" in text
+    assert "its mean over the text stands in the place" in text
+
+
+def test_ids_that_the_script_asks_for_are_those_of_the_page():
+    ours = (page_module.HERE / "page.js").read_text()
+    asked = {*re.findall(r'byId\("([\w-]+)"\)', ours), *re.findall(r'Plotly.react\("(\w+)"', ours)}
+    assert asked <= {*read(shown(sort_model(), "2 0 1 0")).ids}
+
+
+def test_question_answer_and_right_answer_stand_in_a_table():
+    found = shown(sort_model(), "2 0 1 0")
+    found.text.answer, found.text.right = [0, 1, 1, 2], [0, 0, 1, 2]
+    html = page(found, "sort", "", "mean")
+    (row,) = re.findall(r"<th>answer</th>.*", html)
+    assert re.findall(r'token (right|wrong)">(\d)', row) == [
+        ("right", "0"),
+        ("wrong", "1"),
+        ("right", "1"),
+        ("right", "2"),
+    ]
+
+
+def test_without_plotly_the_page_shows_the_pngs(monkeypatch):
+    monkeypatch.setattr(page_module, "has_plotly", lambda: False)
+    seen = read(shown(sort_model(), "2 0 1 0"))
+    assert not seen.scripts
+    assert {*seen.fetched} == {"data:,", *ALL, "answer.png"}
+    assert seen.fetched.count("scores.png") == 1
