@@ -50,7 +50,9 @@ class AttentionPictures(Callback):
         ids = self._sample(pl_module, data, step)
         tokenizer = getattr(data, "tokenizer", None)
         speech = None if tokenizer is None else Speech.of_text(tokenizer)
-        png = self._picture(pl_module.model, ids, speech, step)
+        # Where each rank has a share of the model only, the first one keeps a whole one.
+        model = getattr(pl_module, "whole", None) or pl_module.model
+        png = self._picture(model, ids, speech, step)
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"step-{step:06d}.png"
         write_whole(path, png)

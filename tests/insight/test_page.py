@@ -109,6 +109,7 @@ def test_its_numbers_are_those_of_the_findings():
     seen = read(found)
     assert json.loads(seen.scripts["numbers"]) == json.loads(json.dumps(found.numbers()))
     assert len(seen.scripts) == 3
+    assert "<" not in seen.scripts["numbers"]  # <!-- is a token, and would hide what follows
 
 
 def test_every_part_has_its_place_and_caption():
