@@ -73,7 +73,7 @@ def test_the_python_examples_run(folder):
     assert re.search(r"ĠðŁ\S+ .* 12520 97 245$", run_code(explaining, folder), re.M)
     assert re.search(r"^runs/\S+ [01]\.\d+$", run_code(training, folder), re.M)
     assert run_code(sampling, folder).startswith("The function")
-    assert run_code(looking, folder).startswith("torch.Size([4, 4, 12, 12])")
+    assert run_code(looking, folder).startswith("torch.Size([4, 4, 13, 13])")
 
 
 def run_code(code: str, cwd: Path) -> str:

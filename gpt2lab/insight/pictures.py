@@ -88,7 +88,7 @@ def token_ticks(axis: Any, labels: Sequence[str], **text: Any) -> None:
 
 def font_size(tokens: int) -> float:
     """Points of the labels of so many tokens."""
-    return float(np.clip(260 / max(tokens, 1), 5.5, 11))
+    return float(np.clip(400 / max(tokens, 1), 6.5, 11))
 
 
 def turn(labels: Sequence[str]) -> int:
@@ -166,7 +166,7 @@ def last_block(found: Findings) -> "Figure":
 def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
     """Attention (T, T) with its tokens."""
     T = len(labels)
-    side = float(np.clip(0.42 * T, 3.2, 10))
+    side = float(np.clip(0.42 * T, 3.2, max(10, 0.11 * T)))
     figure = canvas(side + 2.6, side + 1.4)
     axes = figure.subplots()
     image = show_weights(axes, np.where(np.tri(T), weights, np.nan))
@@ -369,10 +369,11 @@ def next_token(found: Findings) -> "Figure":
     axes = figure.subplots()
     colours = ["tab:green" if i == target else "tab:blue" for i in ids]
     bars = axes.barh(range(len(ids)), likely, color=colours)
-    axes.bar_label(bars, [f"{p:.3f}" for p in likely], padding=4, fontsize=9, color=INK)
+    axes.bar_label(bars, [f"{p:.3g}" for p in likely], padding=4, fontsize=9, color=INK)
     axes.invert_yaxis()
     token_ticks(axes.yaxis, [found.show(i) for i in ids])
-    axes.set_xlim(0, min(1.12, 1.15 * float(likely.max())))
+    axes.set_xlim(0, min(1.15, 1.2 * float(likely.max())))
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("probability")
     axes.spines[["right", "top"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -397,7 +398,14 @@ def loss(found: Findings) -> "Figure":
     wanted = [found.show(found.text.targets[t]) for t in shown]
     bars = axes.bar(range(len(shown)), nats, color="tab:orange")
     size = font_size(len(shown))
-    axes.bar_label(bars, [f"{rank:,}" for rank in ranks], fontsize=min(8, size), padding=2)
+    is_crowded = len(shown) > 24 and ranks.max() >= 100
+    axes.bar_label(
+        bars,
+        [f"{rank:,}" for rank in ranks],
+        rotation=90 if is_crowded else 0,
+        fontsize=8,
+        padding=2,
+    )
     token_ticks(
         axes.xaxis,
         wanted,
@@ -405,7 +413,7 @@ def loss(found: Findings) -> "Figure":
         fontsize=max(7, size),
     )
     axes.set_ylabel("loss (nats)")
-    axes.margins(x=0.01, y=0.12)
+    axes.margins(x=0.01, y=0.22 if is_crowded else 0.12)
     axes.spines[["right", "top"]].set_visible(False)
     axes.set_title(
         f"loss of each right next token, {nats.mean():.3f} on average\n"
