@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpt2lab.backends import eager
 from gpt2lab.batch import IGNORE
 from gpt2lab.config import Ablation
 from gpt2lab.insight.inside import Inside, hooked, shifted
@@ -44,7 +45,7 @@ def ablation_costs(
         return costs
     rows = max(1, TOKENS_AT_ONCE // len(targets))
     dtype = model.transformer.ln_f.weight.dtype
-    with model.evaluating():
+    with model.evaluating(), eager(model):
         for layer, stream in enumerate(inside.after_layers()[:-1].to(dtype)):
             for heads in torch.arange(config.n_head).split(rows):
                 costs[layer, heads] = _loss_without(model, layer, heads, how, stream, targets)

@@ -14,6 +14,7 @@ from gpt2lab.guard import Guard
 from gpt2lab.insight.inside import attention
 from gpt2lab.insight.labels import labels
 from gpt2lab.insight.pictures import as_png, square
+from gpt2lab.loggers import show_picture
 from gpt2lab.model import GPT2
 from gpt2lab.samples import said
 
@@ -56,9 +57,7 @@ class AttentionPictures(Callback):
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"step-{step:06d}.png"
         write_whole(path, png)
-        for logger in trainer.loggers:
-            if (hand := getattr(logger, "log_picture", None)) is not None:
-                hand("attention", path, step)
+        show_picture(trainer, "attention", path)
 
     def _sample(self, pl_module: Any, data: Any, step: int) -> Tensor:
         """Ids (T,) of a question or beginning, and of what the model says behind it."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpt2lab.backends import eager
 from gpt2lab.batch import IGNORE
 from gpt2lab.errors import DataError
 from gpt2lab.model import GPT2
@@ -65,7 +66,8 @@ def attention(model: GPT2, token_ids: Tensor | Sequence[int]) -> Inside:
     ids = checked(model, token_ids)
     streams: list[Tensor] = []
     projections: list[Tensor] = []
-    with model.evaluating(), _listening(model, streams, projections):
+    # A compiled block would not notice the hooks, or never lose them.
+    with model.evaluating(), eager(model), _listening(model, streams, projections):
         logits = model(ids[None])[0].float()
     H = model.config.n_head
     qkv = torch.stack(projections).float()  # (L, T, 3 C)

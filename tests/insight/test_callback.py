@@ -1,12 +1,15 @@
 """Attention drawn while a model learns."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gpt2lab import fit
+from gpt2lab.errors import ConfigError
 from gpt2lab.insight.callback import AttentionPictures
+from gpt2lab.loggers import Guarded
 from tests.test_experiment import SHORT
 
 ON = "callbacks=[default,attention]"
@@ -55,20 +58,18 @@ def test_a_picture_is_drawn_every_so_many_evaluations(tmp_path):
 
 
 def test_loggers_that_show_pictures_get_it(tiny_model, tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
     given = []
-    logger = SimpleNamespace(log_picture=lambda *args: given.append(args))
+    logger = Guarded("a", lambda: SimpleNamespace(log_image=lambda *args: given.append(args)))
     data = SimpleNamespace(
         has_answers=True,
         questions=lambda count: (torch.tensor([[3, 1, 4]]), torch.tensor([[1, 3, 4]])),
     )
-    trainer = SimpleNamespace(global_step=5, datamodule=data, loggers=[logger, object()])
+    trainer = SimpleNamespace(global_step=5, datamodule=data, loggers=[logger])
     module = SimpleNamespace(model=tiny_model.train(), settings=SimpleNamespace(eval_every=5))
     monkeypatch.setattr("gpt2lab.insight.callback.said", lambda *_, **__: [torch.tensor([1, 3])])
     AttentionPictures(str(tmp_path / "attention")).on_validation_end(trainer, module)
     path = tmp_path / "attention" / "step-000005.png"
-    assert given == [("attention", path, 5)]
+    assert given == [("attention", [str(path)], 5)]
     assert path.is_file()
     assert tiny_model.training
     assert all(parameter.grad is None for parameter in tiny_model.parameters())
@@ -76,7 +77,5 @@ def test_loggers_that_show_pictures_get_it(tiny_model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("wrong", ["every=0", "new_tokens=0", "evry=2"])
 def test_arguments_out_of_range_are_refused(tmp_path, wrong):
-    from gpt2lab.errors import ConfigError
-
     with pytest.raises(ConfigError, match=r"callbacks\.attention: "):
         run(tmp_path, "a", ON, f"++callbacks.attention.{wrong}")

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from gpt2lab.backends import compile_blocks
 from gpt2lab.batch import IGNORE
 from gpt2lab.config import GPT2Config, Precision, Quantize
 from gpt2lab.errors import DataError
 from gpt2lab.generation.packed import packed
-from gpt2lab.insight import attention, shifted
+from gpt2lab.insight import ablation_costs, attention, shifted
 from gpt2lab.model import GPT2
 
 TOKENS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
@@ -106,6 +107,19 @@ def test_a_model_that_trains_goes_on_as_if_nothing_had_been(model):
     assert not any(tensor.requires_grad for tensor in vars(inside).values())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert torch.equal(inside.logits, attention(model.eval(), TOKENS).logits)  # no dropout
+
+
+def test_blocks_that_are_compiled_hide_nothing_and_keep_no_hook(tiny_model):
+    expected = attention(tiny_model, TOKENS)
+    assert compile_blocks(tiny_model, True, torch.device("cpu"), backend="eager") == "each block"
+    with torch.no_grad():
+        tiny_model(TOKENS[None])  # a graph without hooks
+    found = attention(tiny_model, TOKENS)
+    assert found.streams.shape == expected.streams.shape
+    torch.testing.assert_close(found.weights, expected.weights, **CLOSE)
+    costs = ablation_costs(tiny_model, found)
+    assert costs.unique().numel() == 4
+    torch.testing.assert_close(tiny_model(TOKENS[None])[0], expected.logits, **CLOSE)
 
 
 def test_hooks_are_gone_after_a_failure_too(model, monkeypatch):
