@@ -108,7 +108,7 @@ function drawNext() {
     cliponaxis: false, hoverinfo: "skip",
     marker: { color: tokens.map((token) => colour(token === right ? "--green" : "--most")) } };
   Plotly.react("next", [trace], layout(34 * rows.length + 70, {
-    xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p))], title: { text: "probability" } }),
+    xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
     yaxis: axis({ tickvals: rows, ticktext: tokens.map((token) => short(token, 18)), autorange: "reversed" }) }), OPTIONS);
   byId("next-of").textContent = `after token ${state.token}, “${found.tokens[state.token]}”`
     + (right === null ? "" : `; the right one is “${right}”, rank ${found.rank[state.token].toLocaleString("en")}`);

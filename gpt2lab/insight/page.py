@@ -81,8 +81,9 @@ def part(key: str, ablation: str, picture: str) -> str:
 
 def live(key: str, png: str) -> str:
     """A place for our script to draw in, and the way to the picture."""
+    said = f'role="img" aria-label="{escape(CAPTIONS[key][0])}"'
     return (
-        f'<div class="wide"><div class="plot" id="{key}"></div></div>\n'
+        f'<div class="wide"><div class="plot" id="{key}" {said}></div></div>\n'
         f'<a class="png" href="{png}">as PNG</a>\n'
     )
 
