@@ -120,11 +120,11 @@ function drawLens() {
   const hover = places.map((t) => tokens.map((layer, l) => `after ${numbered[t]}<br>` + layer[t].slice(0, 5)
     .map((token, i) => `${probabilities[l][t][i].toFixed(4)} ${safe(token)}`).join("<br>")));
   const columns = tokens.map((_, l) => l);
-  widths("lens", 86 * columns.length + 180, 130 * columns.length + 200);
+  widths("lens", 74 * columns.length + 170, 130 * columns.length + 200);
   const written = pick(tokens).map((row, t) => row.map((token) =>
     token === found.targets[t] ? `<b>${short(token, 10)}</b>` : short(token, 10)));
   const trace = { type: "heatmap", z: pick(probabilities), zmin: 0, zmax: 1, colorscale: scale(), text: written,
-    texttemplate: "%{text}", hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>",
+    texttemplate: "%{text}", textfont: { size: 11 }, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>",
     colorbar: { title: { text: "probability", side: "right" }, thickness: 12 } };
   Plotly.react("lens", [trace], layout(26 * T + 90, {
     xaxis: axis({ tickvals: columns, ticktext: columns.map((l) => l ? `layer ${l - 1}` : "embedding"), side: "top" }),
