@@ -252,7 +252,7 @@ def choose_precision(settings: TrainConfig) -> Precision:
             "micro_batch_size: auto tries what fits into the memory of an NVIDIA GPU, "
             f"this is {device}; give a number, or null"
         )
-    return chosen_precision(settings.precision, device)
+    return chosen_precision(settings.precision, device, settings.model.n_embd)
 
 
 def quiet() -> None:

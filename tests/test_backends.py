@@ -114,3 +114,13 @@ def test_a_run_says_what_it_computes_with(tmp_path):
         "computes with compile: eager, attention: flash; 4 sequences at once"
         in (run.folder / "train.log").read_text()
     )
+
+
+def test_auto_is_bf16_where_it_gains(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert chosen_precision(Precision.auto, "cpu") is Precision.bf16
+    assert chosen_precision(Precision.auto, "cpu", 256) is Precision.bf16
+    assert chosen_precision(Precision.auto, "cpu", 128) is Precision.fp32
+    assert chosen_precision(Precision.bf16, "cpu", 128) is Precision.bf16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert chosen_precision(Precision.auto, "cpu", 256) is Precision.fp32

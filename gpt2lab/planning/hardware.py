@@ -120,7 +120,7 @@ def device_of(settings: PlanConfig) -> Device:
     if name != "this":
         return card_of(name, settings.precision, link_of(settings, CARDS[name].link_rate * 1e9))
     device = torch.device(device_type(settings.trainer.get("accelerator")))
-    precision = chosen_precision(settings.precision, device.type)
+    precision = chosen_precision(settings.precision, device.type, settings.model.n_embd)
     peak = peak_of(device, precision)
     if device.type == "cpu":
         return Device(

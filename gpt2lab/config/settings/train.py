@@ -78,8 +78,8 @@ class TrainConfig:
     max_restarts: int = ranged(0, ge=0)
     """Times that several devices start again from the last checkpoint when one of them is lost."""
     precision: Precision = Precision.auto
-    """auto takes bf16 where the processor or GPU has it, else fp32; tf32 is fp32 but for the
-    products of matrices, on NVIDIA GPUs since 2020."""
+    """auto takes bf16 where the hardware has it and, on a CPU, the model is wide enough to gain by
+    it, else fp32; tf32 is fp32 but for the products of matrices, on NVIDIA GPUs since 2020."""
     compile: bool | None = None
     """Compile each block by torch.compile; null does so on NVIDIA GPUs that it works on."""
     skip_nonfinite: int = ranged(0, ge=0)
