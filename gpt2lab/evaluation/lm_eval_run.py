@@ -16,9 +16,9 @@ from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.evaluation.checkpoint import decided_by, key_of, model_of
 from gpt2lab.evaluation.hub import stay_offline_if_alone
 from gpt2lab.evaluation.results import as_results, folder_of, make, write
-from gpt2lab.evaluation.statistics import Z_95, Interval
 from gpt2lab.evaluation.task import Metric
 from gpt2lab.loading import located
+from gpt2lab.statistics import Z_95, Interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

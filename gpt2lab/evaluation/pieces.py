@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2lab.evaluation.statistics import MOST_UNITS, joined_sums
+from gpt2lab.statistics import MOST_UNITS, joined_sums
 
 
 class Reading(NamedTuple):

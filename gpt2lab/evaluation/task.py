@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.config import EvaluateConfig
 from gpt2lab.evaluation.items import Item, Scores
-from gpt2lab.evaluation.statistics import Interval
+from gpt2lab.statistics import Interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

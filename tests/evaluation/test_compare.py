@@ -18,10 +18,10 @@ from gpt2lab.evaluation.compare.sort import compare_sort
 from gpt2lab.evaluation.compare.text import compare_text
 from gpt2lab.evaluation.compare.verdict import span, verdict
 from gpt2lab.evaluation.pieces import Reading, cut, joined
-from gpt2lab.evaluation.statistics import Interval, Paired, paired
 from gpt2lab.evaluation.tasks.text import Document
 from gpt2lab.generation import Speech
 from gpt2lab.model import GPT2
+from gpt2lab.statistics import Interval, Paired, paired
 from gpt2lab.tokenizer import CharTokenizer, DigitTokenizer
 from tests.evaluation.models import saved, text_model
 

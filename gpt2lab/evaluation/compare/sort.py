@@ -9,8 +9,8 @@ from gpt2lab.config import EvaluateConfig
 from gpt2lab.errors import ConfigError
 from gpt2lab.evaluation.compare.sides import Side
 from gpt2lab.evaluation.compare.verdict import as_metric, span, verdict
-from gpt2lab.evaluation.statistics import paired_shares
 from gpt2lab.evaluation.tasks.sort import Sort
+from gpt2lab.statistics import paired_shares
 
 PROTOCOL = (
     "the same held-out inputs, each right to its last digit or not, greedy; exact sign test over "

@@ -13,9 +13,9 @@ from gpt2lab.evaluation.compare.sides import Side
 from gpt2lab.evaluation.compare.verdict import as_metric, span, verdict
 from gpt2lab.evaluation.items import Item, Scores
 from gpt2lab.evaluation.pieces import Pieces, Reading, cut, joined
-from gpt2lab.evaluation.statistics import paired
 from gpt2lab.evaluation.task import Record
 from gpt2lab.evaluation.tasks.text import MANY_DOCUMENTS, Document, Perplexity
+from gpt2lab.statistics import paired
 
 if TYPE_CHECKING:
     from gpt2lab.generation.speech import Speech

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpt2lab.evaluation.statistics import FEWEST_UNITS, Paired
+from gpt2lab.statistics import FEWEST_UNITS, Paired
 
 
 def verdict(found: Paired, effect: str, count: int, units: str, *, lower_wins: bool = True) -> Any:

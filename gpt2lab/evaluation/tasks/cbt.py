@@ -11,9 +11,9 @@ from gpt2lab.errors import DataError
 from gpt2lab.evaluation.detokenize import CHILDRENS_BOOKS, detokenized
 from gpt2lab.evaluation.files import files_of, rows_of, text_of, texts
 from gpt2lab.evaluation.hub import HubDataset, rows_of_hub
-from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import Metric, Record
 from gpt2lab.evaluation.tasks.choices import Choice, ChoiceTask, lowest
+from gpt2lab.statistics import share_interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

@@ -8,9 +8,9 @@ from gpt2lab.data.jsonl import Row, field
 from gpt2lab.errors import DataError
 from gpt2lab.evaluation.files import texts
 from gpt2lab.evaluation.hub import HubDataset, rows_given
-from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import Metric, Record
 from gpt2lab.evaluation.tasks.choices import Choice, ChoiceTask, lowest
+from gpt2lab.statistics import share_interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

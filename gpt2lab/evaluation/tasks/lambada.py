@@ -11,8 +11,8 @@ from gpt2lab.evaluation.files import Text
 from gpt2lab.evaluation.hub import HubDataset, rows_given
 from gpt2lab.evaluation.items import Item, Scores, fitted, too_long
 from gpt2lab.evaluation.reading import begun, pair, speech_of_text
-from gpt2lab.evaluation.statistics import Interval, mean_interval, perplexity, share_interval
 from gpt2lab.evaluation.task import BaseTask, Metric, Record
+from gpt2lab.statistics import Interval, mean_interval, perplexity, share_interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

@@ -9,8 +9,8 @@ import numpy as np
 from gpt2lab.config import EvaluateConfig, SortConfig
 from gpt2lab.errors import ConfigError
 from gpt2lab.evaluation.items import Ids, Item, Scores
-from gpt2lab.evaluation.statistics import share_interval
 from gpt2lab.evaluation.task import BaseTask, Metric, Record
+from gpt2lab.statistics import share_interval
 
 if TYPE_CHECKING:
     from gpt2lab.model import GPT2

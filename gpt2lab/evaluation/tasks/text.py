@@ -15,9 +15,9 @@ from gpt2lab.evaluation.files import files_of, one_file, rows_of, text_of
 from gpt2lab.evaluation.hub import HubDataset
 from gpt2lab.evaluation.items import Item, Scores
 from gpt2lab.evaluation.reading import encoded, speech_of_text
-from gpt2lab.evaluation.statistics import joined_sums, mean_interval, perplexity
 from gpt2lab.evaluation.task import BaseTask, Metric, Record
 from gpt2lab.evaluation.windows import started, windows
+from gpt2lab.statistics import joined_sums, mean_interval, perplexity
 
 if TYPE_CHECKING:
     from gpt2lab.generation.speech import Speech

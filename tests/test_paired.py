@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpt2lab.evaluation.statistics import paired, paired_shares
+from gpt2lab.statistics import paired, paired_shares
 
 
 def test_all_of_six_on_one_side_by_hand():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gpt2lab.evaluation.statistics import mean_interval, perplexity, share_interval
+from gpt2lab.statistics import mean_interval, perplexity, share_interval
 
 
 def test_a_mean_and_its_interval_by_hand():
