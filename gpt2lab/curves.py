@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from gpt2lab.durable import write_whole
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 
 Points = tuple[list[int], list[float]]
 

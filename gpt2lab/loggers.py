@@ -1,13 +1,12 @@
 """Where metrics go. No logger can stop a run, slow it down by more than a write, or change it."""
 
 import csv
-import io
 import logging
 import os
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from lightning.pytorch.loggers.logger import Logger
 from numpy.typing import NDArray
 
 from gpt2lab.config import HIGHER_IS_BETTER
-from gpt2lab.durable import write_whole
 from gpt2lab.guard import Guard
+from gpt2lab.metrics import read_metrics, rewrite
 
 COLUMNS = [
     "step",
@@ -98,33 +97,6 @@ class CSVLogger(Logger):
             return
         self.columns += [c for row in rows[:1] for c in row if c not in self.columns]
         rewrite(self.path, self.columns, [row for row in rows if int(row["step"]) <= step])
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; a line that a kill cut short or a disk damaged is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    # Of longer lines, which none of ours is, csv would make an error of the whole file.
-    lines = [line for line in text.splitlines() if len(line) <= csv.field_size_limit()]
-    return [row for row in csv.DictReader(lines) if _is_whole(row)]
-
-
-def _is_whole(row: dict[str, str]) -> bool:
-    try:
-        int(row["step"])
-        [float(cell) for cell in row.values() if cell != ""]
-    except (KeyError, TypeError, ValueError):
-        return False
-    return True
-
-
-def rewrite(path: Path, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, file.getvalue().encode())
 
 
 class RunLog(logging.FileHandler):

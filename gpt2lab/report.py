@@ -10,7 +10,7 @@ from rich.text import Text
 from gpt2lab import run_folder
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import HIGHER_IS_BETTER
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 from gpt2lab.samples import answers, continuations
 
 

@@ -13,7 +13,7 @@ from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
 from gpt2lab.experiment import choose_precision, fit
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 from gpt2lab.targets import resolve_target
 
 SHORT = [

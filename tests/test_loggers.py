@@ -7,7 +7,8 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
-from gpt2lab.loggers import CSVLogger, Guarded, read_metrics, show_picture, show_text
+from gpt2lab.loggers import CSVLogger, Guarded, show_picture, show_text
+from gpt2lab.metrics import read_metrics
 
 
 def test_one_row_a_step_with_empty_cells_for_what_was_not_measured(tmp_path):

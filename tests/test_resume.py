@@ -16,7 +16,7 @@ from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import fit
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import LOCK, lock
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 from gpt2lab.run_folder import read_json
 from tests.test_command_line import QUICK, start
 from tests.test_experiment import SHORT, weights

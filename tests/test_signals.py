@@ -14,7 +14,7 @@ import torch
 
 from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.data.module import leave_signals_to_parent
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 from gpt2lab.signals import ASKED, CTRL_C, GRACE_S, Listener
 
 QUICK = [

@@ -16,7 +16,7 @@ from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.errors import RunError
 from gpt2lab.experiment import fit
 from gpt2lab.lightning_module import GPT2LightningModule
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 from gpt2lab.model import GPT2
 
 SHORT = [

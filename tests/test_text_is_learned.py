@@ -11,7 +11,7 @@ from gpt2lab.config import SampleConfig
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.experiment import fit
 from gpt2lab.generation import samples
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 
 SHORT = [
     "model=nano",

@@ -1,0 +1,36 @@
+"""metrics.csv, read and written as a whole; whoever watches a run needs no Lightning for it."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2lab.durable import write_whole
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; a line that a kill cut short or a disk damaged is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    # Of longer lines, which none of ours is, csv would make an error of the whole file.
+    lines = [line for line in text.splitlines() if len(line) <= csv.field_size_limit()]
+    return [row for row in csv.DictReader(lines) if _is_whole(row)]
+
+
+def _is_whole(row: dict[str, str]) -> bool:
+    try:
+        int(row["step"])
+        [float(cell) for cell in row.values() if cell != ""]
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+def rewrite(path: Path, columns: list[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, file.getvalue().encode())
