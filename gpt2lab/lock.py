@@ -36,7 +36,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     path = folder.resolve() / LOCK
     if path in _held:
-        raise ConfigError(_refusal(folder, _myself()))
+        raise ConfigError(_refusal(folder, myself()))
     try:
         descriptor = _taken(path, folder)
     except OSError as error:
@@ -99,11 +99,11 @@ def _take(descriptor: int, folder: Path) -> None:
         if not taken and error.errno not in _UNSUPPORTED:
             raise
         holder = _read(descriptor)
-        if taken or _is_alive(holder):
+        if taken or is_alive(holder):
             raise ConfigError(_refusal(folder, holder)) from error
 
 
-def _is_alive(holder: dict[str, Any]) -> bool:
+def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process that wrote this is still there; on another host nobody can say no."""
     pid = holder.get("pid")
     if not isinstance(pid, int) or pid == os.getpid():
@@ -129,7 +129,7 @@ def _born(pid: int) -> str | None:
     return "unknown"
 
 
-def _myself() -> dict[str, Any]:
+def myself() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "host": platform.node(),
@@ -141,7 +141,7 @@ def _myself() -> dict[str, Any]:
 def _sign(descriptor: int) -> None:
     with suppress(OSError):  # a full disk: it is the kernel's lock that counts
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_myself()).encode() + b"\n", 0)
+        os.pwrite(descriptor, json.dumps(myself()).encode() + b"\n", 0)
 
 
 def _read(descriptor: int) -> dict[str, Any]:

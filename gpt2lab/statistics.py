@@ -4,6 +4,7 @@ models differ, by items that both have seen."""
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,69 @@ def mean_interval(sums: Sequence[float], counts: Sequence[float] | None = None) 
     squares = math.fsum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
     error = math.sqrt(n / (n - 1) * squares) / total
     return Interval(mean, mean - Z_95 * error, mean + Z_95 * error)
+
+
+def few_interval(values: Sequence[float]) -> Interval:
+    """The mean of a few values, such as a metric's over seeds, with Student's interval (1908).
+
+    It supposes that they are drawn independently, from something like a normal distribution.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2 or not math.isfinite(mean):
+        return Interval(mean)
+    error = math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (n - 1) / n)
+    reach = student_95(n - 1) * error
+    return Interval(mean, mean - reach, mean + reach)
+
+
+@lru_cache(maxsize=64)
+def student_95(degrees: int) -> float:
+    """Of Student's distribution, 95 % lies within so many standard errors."""
+    low, high = 1.9, 12.8  # of infinitely many degrees, and of one
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _student_within(middle, degrees) < 0.95:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _student_within(t: float, degrees: int) -> float:
+    """The probability of -t..t (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(degrees))
+    is_odd = degrees % 2
+    term = math.cos(angle) if is_odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(2 + is_odd, degrees - 1, 2):
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+        total += term
+    if not is_odd:
+        return math.sin(angle) * total
+    return (angle + math.sin(angle) * total) * 2 / math.pi
+
+
+def unlike(a: Sequence[float], b: Sequence[float]) -> float:
+    """How often chance alone sets two means as far apart, two-sided: p.
+
+    If what a and b are measured of were equal, any of the values could as well be a's: p is the
+    share of all ways to part them (Fisher and Pitman's test), or of RANDOM_TURNS and the one that
+    is. Of three and three it is never below 1 in 10, of four and four 1 in 35.
+    """
+    values = np.array([*a, *b], np.float64)
+    n, m = len(a), len(b)
+    far = abs(values[:n].mean() - values[n:].mean())
+    if math.comb(n + m, n) <= RANDOM_TURNS:
+        ways = np.array(list(combinations(range(n + m), n)))
+    else:
+        shuffled = np.random.default_rng(0).permuted(
+            np.tile(np.arange(n + m), (RANDOM_TURNS, 1)), axis=1
+        )
+        ways = np.concatenate([np.arange(n)[None], shuffled[:, :n]])
+    of_a = values[ways].sum(axis=1)
+    apart = abs(of_a / n - (values.sum() - of_a) / m)
+    return float((apart >= far - 1e-12 * abs(values).sum()).mean())
 
 
 def joined_sums(values: ArrayLike, most: int = MOST_UNITS) -> NDArray[Any]:

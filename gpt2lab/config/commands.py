@@ -12,6 +12,7 @@ from gpt2lab.config.settings import (
     InsightConfig,
     PlanConfig,
     SampleConfig,
+    SweepConfig,
     TrainConfig,
 )
 
@@ -26,6 +27,7 @@ class CommandLine:
         extends: the command line whose settings are among these, and stand in that one's yaml file.
         is_grid: whether --multirun runs every combination of comma-separated values.
         quoted: how a value with blanks is given, in an example.
+        word: what is named first, without a key.
     """
 
     root: type
@@ -33,6 +35,7 @@ class CommandLine:
     extends: str | None = None
     is_grid: bool = False
     quoted: str = "'name=\"a b\"'"
+    word: str = ""
 
 
 LIGHTNING_GROUPS = ("trainer", "strategy", "logger", "callbacks")
@@ -48,6 +51,7 @@ COMMAND_LINES = {
     "export": CommandLine(ExportConfig, ()),
     "insight": CommandLine(InsightConfig, (), quoted='prompt="a b"'),
     "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
+    "sweep": CommandLine(SweepConfig, (), word="STUDY"),
 }
 # They are told what train would be told, plan some more.
 COMMAND_LINES["prepare"] = replace(COMMAND_LINES["train"], is_grid=False)

@@ -19,7 +19,7 @@ from gpt2lab.config.settings import SHAPES
 _USAGE = """\
 {purpose}
 
-usage: python -m gpt2lab.{command} {choices}[setting=value ...]
+usage: python -m gpt2lab.{command} {word}{choices}[setting=value ...]
 
   --cfg job          print the composed settings and leave
 {grid}  --config-dir DIR   look for options in DIR too, a folder laid out as conf/
@@ -33,6 +33,7 @@ def help_text(command: str, purpose: str) -> str:
     text = _USAGE.format(
         command=command,
         purpose=purpose,
+        word=f"{known.word} " if known.word else "",
         choices="[group=option ...] " if found else "",
         grid=_GRID if known.is_grid else "",
     )

@@ -73,6 +73,8 @@ def plain(config: Any) -> dict[str, Any]:
             value = plain(value)
         elif isinstance(value, Enum):
             value = value.name
+        elif isinstance(value, list):
+            value = [v.name if isinstance(v, Enum) else v for v in value]
         result[field.name] = value
     return result
 
@@ -139,6 +141,10 @@ def convert(value: Any, hint: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"{value!r} is not a mapping; see the yaml files of this group")
         return dict(value)
+    if get_origin(hint) is list:  # one value stands for a list of it
+        return [
+            convert(v, *get_args(hint)) for v in (value if isinstance(value, list) else [value])
+        ]
     options = [t for t in get_args(hint) if t is not NoneType] or [hint]
     wanted = options[0]
     if value is None and NoneType in get_args(hint):

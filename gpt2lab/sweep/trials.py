@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def metrics(self) -> Path:
-        """The learning curve; loggers.read_metrics reads it, and gives no rows if there is none."""
+        """The learning curve, for metrics.read_metrics, which gives no rows if there is none."""
         return self.folder / "metrics.csv"
 
 

@@ -8,6 +8,7 @@ from gpt2lab.config.check.export import export_problems
 from gpt2lab.config.check.insight import insight_problems
 from gpt2lab.config.check.ranges import range_problems
 from gpt2lab.config.check.sample import sample_problems
+from gpt2lab.config.check.study import sweep_problems
 from gpt2lab.config.check.train import train_problems
 from gpt2lab.config.settings import (
     EvaluateConfig,
@@ -15,6 +16,7 @@ from gpt2lab.config.settings import (
     InsightConfig,
     PlanConfig,
     SampleConfig,
+    SweepConfig,
     TrainConfig,
 )
 
@@ -25,6 +27,7 @@ RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     InsightConfig: insight_problems,
     EvaluateConfig: evaluate_problems,
     PlanConfig: train_problems,
+    SweepConfig: sweep_problems,
 }
 """What must hold between the settings of each command line."""
 

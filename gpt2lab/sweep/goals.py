@@ -1,0 +1,64 @@
+"""What a trial has reached, read off the summary.json that it leaves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2lab.config import HIGHER_IS_BETTER, TrainConfig, parse_stop_at
+from gpt2lab.config.check.study import BEST, FROM_SUMMARY, TO_TARGET, direction_of
+from gpt2lab.config.settings import Direction, StudyConfig
+
+
+def directions(config: StudyConfig) -> list[Direction]:
+    """One for each goal: as it is said, or as it follows."""
+    if config.direction:
+        return list(config.direction)
+    return [direction_of(goal) or Direction.minimize for goal in config.goal]
+
+
+def values(goals: Sequence[str], summary: Mapping[str, Any]) -> tuple[float, ...]:
+    """
+    Raises:
+        ValueError: if there is no such number; it says which.
+    """
+    return tuple(value(goal, summary) for goal in goals)
+
+
+def value(goal: str, summary: Mapping[str, Any]) -> float:
+    if goal in TO_TARGET and not reached(summary):
+        return math.inf
+    if goal in FROM_SUMMARY:
+        found = summary.get(goal)
+    else:
+        which = "best" if goal.startswith(BEST) else "last"
+        found = summary.get(which, {}).get(goal.removeprefix(BEST))
+    if found is None:
+        raise ValueError(f"{goal} was not measured")
+    if not math.isfinite(found):
+        raise ValueError(f"{goal} is {found}")
+    return float(found)
+
+
+def reached(summary: Mapping[str, Any]) -> bool:
+    """Whether a run has reached its target; one without a target has not missed it."""
+    return summary.get("has_target") is not True or str(summary["stop_reason"]).startswith(
+        "stop_at="
+    )
+
+
+def curve(goal: str, settings: TrainConfig) -> str:
+    """The column of metrics.csv by which a trial is judged while it runs.
+
+    That of the goal; where the goal is how long it takes to reach a target, that of the target.
+    """
+    metric = goal.removeprefix(BEST)
+    if "/" in metric:
+        return metric
+    return parse_stop_at(settings.stop_at)[0] if settings.stop_at else "val/loss"
+
+
+def is_turned(goal: str, direction: Direction, metric: str) -> bool:
+    """Whether the curve is better where the goal's own numbers are worse."""
+    if "/" in goal:
+        return False
+    return HIGHER_IS_BETTER.get(metric, False) != (direction is Direction.maximize)

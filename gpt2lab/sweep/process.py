@@ -1,0 +1,86 @@
+"""A trial's process, as the study sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+LEAVING_S = 20.0
+"""How long a trial may take to save and leave before it is killed."""
+
+
+class Process:
+    """One training, in a process group of its own, so that a terminal's Ctrl-C comes by the study.
+
+    Args:
+        module: whose command line is run: gpt2lab.train.
+        environment: variables besides ours.
+        output: the file to which stdout and stderr are appended.
+    """
+
+    def __init__(
+        self, module: str, overrides: Sequence[str], environment: Mapping[str, str], output: Path
+    ) -> None:
+        self.output = output
+        self._asked_at: float | None = None
+        reading, self._pipe = os.pipe()
+        with output.open("ab") as file:
+            self._begins_at = file.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gpt2lab.sweep.trial", str(reading), module],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                pass_fds=(reading,),
+                process_group=0,
+                env={**os.environ, **environment},
+            )
+        os.close(reading)
+        self.began = time.monotonic()
+        with suppress(BrokenPipeError):  # it has ended at once, and will say why
+            os.write(self._pipe, json.dumps(list(overrides)).encode() + b"\n")
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    @property
+    def was_asked_to_leave(self) -> bool:
+        return self._asked_at is not None
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended; what is asked to leave and does not is killed."""
+        code = self._process.poll()
+        if code is not None:
+            self._close()
+        elif self._asked_at is not None and time.monotonic() - self._asked_at > LEAVING_S:
+            self.kill()
+        return code
+
+    def terminate(self) -> None:
+        """Ask it to save and leave."""
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it, and whatever it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def said(self) -> str:
+        """What this process has written so far."""
+        with self.output.open("rb") as file:
+            file.seek(self._begins_at)
+            return file.read().decode("utf-8", "replace")
+
+    def _close(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1

@@ -1,0 +1,140 @@
+"""What a study has come to: points in order, how sure the best is, and what went wrong."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gpt2lab.config.changes import shown
+from gpt2lab.config.settings import Direction
+from gpt2lab.statistics import Interval, few_interval, unlike
+from gpt2lab.sweep.goals import directions
+from gpt2lab.sweep.study import Study
+from gpt2lab.sweep.trials import Point, State, Trial
+
+FEWEST_SEEDS = 4
+"""Of three and three trials, p is never below 0.1."""
+
+
+def ranked(points: Sequence[Point], direction: Direction) -> list[Point]:
+    """The complete points, the best of the first goal first."""
+    complete = [point for point in points if point.value is not None]
+    sign = -1.0 if direction is Direction.maximize else 1.0
+    return sorted(complete, key=lambda point: (sign * (point.value or 0.0), point.number))
+
+
+def of_goal(point: Point, goal: int = 0) -> list[float]:
+    """What each of a point's trials reached."""
+    return [one.values[goal] for one in point.trials if one.values]
+
+
+def interval(point: Point, goal: int = 0) -> Interval:
+    """The mean over seeds, and its 95 % interval where there are several."""
+    return few_interval(of_goal(point, goal))
+
+
+def best_two(points: Sequence[Point], direction: Direction) -> float | None:
+    """The p-value of the difference between the best two; None where seeds are too few to tell."""
+    pair = [of_goal(point) for point in ranked(points, direction)[:2]]
+    values = [value for some in pair for value in some]
+    if len(pair) < 2 or min(map(len, pair)) < FEWEST_SEEDS or not all(map(math.isfinite, values)):
+        return None
+    return unlike(*pair)
+
+
+def counts(points: Sequence[Point]) -> dict[str, int]:
+    """How many points are in each state."""
+    return {state.value: sum(point.state is state for point in points) for state in State}
+
+
+def failures(points: Sequence[Point]) -> list[Trial]:
+    return [one for point in points for one in point.trials if one.state is State.failed]
+
+
+def as_json(study: Study, points: Sequence[Point]) -> dict[str, Any]:
+    """Everything in JSON's types; null stands for a target that was not reached."""
+    direction = directions(study.config)[0]
+    order = ranked(points, direction)
+    return {
+        "study": study.name,
+        "folder": str(study.folder),
+        "goal": study.config.goal,
+        "counts": counts(points),
+        "best": _plain(order[0]) if order else None,
+        "p_best_two": best_two(points, direction),
+        "points": [_plain(point) for point in points],
+    }
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    return {
+        "number": point.number,
+        "params": dict(point.params),
+        "state": point.state.value,
+        "values": [_finite(value) for value in point.values],
+        "trials": [
+            {
+                "seed": one.seed,
+                "state": one.state.value,
+                "values": [_finite(value) for value in one.values],
+                "reason": one.reason,
+                "seconds": one.seconds,
+                "steps": one.steps,
+                "folder": str(one.folder),
+            }
+            for one in point.trials
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def number(value: float) -> str:
+    return "not reached" if math.isinf(value) else f"{value:.4g}"
+
+
+def line(one: Trial, ended: int, total: int) -> str:
+    """A trial that has ended, in a line."""
+    what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {one.reason}"
+    params = " ".join(f"{k}={_short(v)}" for k, v in one.params.items())
+    return f"{ended}/{total}  {one.folder.name}  {params}  {what}  {one.seconds:.1f} s"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+
+
+def show(study: Study, points: Sequence[Point]) -> None:
+    """The table in the terminal."""
+    console = Console()
+    console.print(Text(study.config.question))
+    console.print(table(study, points))
+    found = {name: n for name, n in counts(points).items() if n}
+    console.print(", ".join(f"{n} {name}" for name, n in found.items()))
+    for one in failures(points):
+        console.print(Text(f"failed: {one.folder.name}: {one.reason}"), soft_wrap=True)
+    p = best_two(points, directions(study.config)[0])
+    if p is not None:
+        console.print(f"the best two differ at p = {p:.2g}")
+
+
+def table(study: Study, points: Sequence[Point]) -> Table:
+    """Complete points, the best first; of several goals, in the order of the first."""
+    names = [p.name for p in study.space]
+    found = Table("point", *names, *study.config.goal)
+    for point in ranked(points, directions(study.config)[0]):
+        cells = [_short(point.params[name]) for name in names]
+        goals = [_with_interval(interval(point, i)) for i in range(len(point.values))]
+        found.add_row(str(point.number), *map(Text, [*cells, *goals]))
+    return found
+
+
+def _with_interval(found: Interval) -> str:
+    if found.low is None or found.high is None:
+        return number(found.value)
+    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"

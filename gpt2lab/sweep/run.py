@@ -1,0 +1,89 @@
+"""A study from its settings to its results."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import optuna
+import yaml
+
+from gpt2lab.config import plain
+from gpt2lab.config.redact import redacted_arguments
+from gpt2lab.durable import check_writable, write_whole
+from gpt2lab.errors import ConfigError, RunError
+from gpt2lab.run_folder import is_run
+from gpt2lab.sweep.claims import Claims
+from gpt2lab.sweep.goals import directions
+from gpt2lab.sweep.results import failures
+from gpt2lab.sweep.sampling import check_installed, pruner
+from gpt2lab.sweep.scheduler import Scheduler
+from gpt2lab.sweep.slots import slots
+from gpt2lab.sweep.storage import open_storage, open_study
+from gpt2lab.sweep.study import FILE, Study
+from gpt2lab.sweep.trials import Point, State, Trial, points_of
+
+
+def run(
+    study: Study,
+    on_trial: Callable[[Trial, int, int], None] = lambda trial, ended, total: None,
+    module: str = "gpt2lab.train",
+) -> list[Point]:
+    """Run what is missing of a study; all of its points.
+
+    Args:
+        on_trial: told of each trial that has ended here, and how many points have of how many.
+        module: the command line that a trial is; train's, but for tests.
+    Raises:
+        ConfigError: if the study, its folder or its database are not what they should be.
+        RunError: if no trial is complete, or one has failed with on_fail=stop.
+        Signalled: after SIGTERM or Ctrl-C.
+    """
+    check_installed(study.config)
+    accelerator = str(study.settings.trainer.get("accelerator", "auto"))
+    places = slots(study.config.jobs, study.settings.devices, accelerator)
+    kept, claims = begun(study)
+    Scheduler(study, kept, claims, places, module, on_trial).run()
+    points = points_of(kept)
+    if points and all(point.state is State.failed for point in points):
+        first = failures(points)[0]
+        raise RunError(f"{study.folder}: every trial has failed, the first by: {first.reason}")
+    return points
+
+
+def begun(study: Study) -> tuple[optuna.Study, Claims]:
+    """The study's folder and database, new or as they are, and this process's claims on it.
+
+    Raises:
+        ConfigError: if they cannot be, or are another study's; a folder that is new is gone again.
+    """
+    check_writable(study.folder, "runs_dir")
+    if is_run(study.folder):
+        raise ConfigError(f"name: {study.folder} is a run, not a study; choose another name")
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(study.config.storage, study.folder)
+        kept = open_study(storage, study.name, directions(study.config), study.definition())
+    except BaseException:
+        with suppress(OSError):
+            study.folder.rmdir()
+        raise
+    kept.pruner = pruner(study.config, study.settings.eval_every)
+    write_whole(study.folder / FILE, as_yaml(study).encode())
+    return kept, Claims(storage.engine, kept._study_id)
+
+
+def as_yaml(study: Study) -> str:
+    """A file of the study that is run, as sweeps/ has them; without secrets."""
+    config = {**plain(study.config), "base": redacted_arguments(study.overrides)}
+    config["storage"] = None  # it may hold a password, and machines may know it by other names
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+
+
+def folder_points(folder: Path, storage: str | None = None) -> list[Point]:
+    """The points of a study by its folder, whoever ran it.
+
+    Args:
+        storage: the database, where it is not in the folder.
+    """
+    opened = open_storage(storage, folder)
+    return points_of(optuna.load_study(study_name=folder.name, storage=opened))

@@ -1,0 +1,89 @@
+"""The database of a study: a file in its folder, or one that several machines share."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from gpt2lab.config.changes import shown
+from gpt2lab.config.settings import Direction
+from gpt2lab.errors import ConfigError
+
+DATABASE = "study.db"
+DEFINITION = "definition"
+"""The user attribute of an Optuna study that says what its points mean."""
+WAITING_S = 60.0
+"""How long a process waits for another that writes into the same file."""
+TRIES = 5
+
+
+def open_storage(address: str | None, folder: Path) -> RDBStorage:
+    """
+    Args:
+        address: of a database; None for the one in the study's folder.
+    Raises:
+        ConfigError: if it cannot be reached, or is none of Optuna's.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _opened(address, folder)
+        except ArgumentError as error:
+            raise _unreached(address, folder, error) from error
+        except SQLAlchemyError as error:
+            if attempt == TRIES:
+                raise _unreached(address, folder, error) from error
+            time.sleep(0.2 * attempt)  # two that begin at once may both make the tables
+        except (ImportError, RuntimeError) as error:
+            raise _unreached(address, folder, error) from error
+    raise AssertionError
+
+
+def _opened(address: str | None, folder: Path) -> RDBStorage:
+    if address is not None:
+        return RDBStorage(address)
+    url = f"sqlite:///{(folder / DATABASE).resolve()}"
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": WAITING_S}})
+
+
+def _unreached(address: str | None, folder: Path, error: Exception) -> ConfigError:
+    where = folder / DATABASE if address is None else "study.storage"
+    what = " ".join(str(getattr(error, "orig", None) or error).split())
+    return ConfigError(f"{where}: cannot be opened ({what}); check the database and its driver")
+
+
+def open_study(
+    storage: RDBStorage, name: str, directions: list[Direction], definition: dict[str, Any]
+) -> optuna.Study:
+    """The study of that name, begun or gone on with.
+
+    Raises:
+        ConfigError: if one of that name asks for something else; each difference is a line.
+    """
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[direction.value for direction in directions],
+        load_if_exists=True,
+    )
+    stored = study.user_attrs.get(DEFINITION)
+    if stored is None:
+        study.set_user_attr(DEFINITION, definition)
+        return study
+    now = json.loads(json.dumps(definition))
+    if problems := [
+        f"{key}: {_text(stored.get(key))} in the study {name}, {_text(now.get(key))} now; "
+        "leave it as it was, or choose another name="
+        for key in {**stored, **now}
+        if stored.get(key) != now.get(key)
+    ]:
+        raise ConfigError(*problems)
+    return study
+
+
+def _text(value: Any) -> str:
+    return shown(value) if not isinstance(value, dict | list) else json.dumps(value)

@@ -1,0 +1,247 @@
+"""From a word to a checked study: its file, what the command line adds, and what train says of it.
+
+Loads without Optuna and without torch.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import gpt2lab
+from gpt2lab.config import TrainConfig, parse, plain
+from gpt2lab.config.check.study import TO_TARGET, Parameter, parameter
+from gpt2lab.config.compose import settings_from
+from gpt2lab.config.parse import near
+from gpt2lab.config.redact import redacted_arguments
+from gpt2lab.config.settings import StudyConfig, SweepConfig
+from gpt2lab.errors import ConfigError, Gpt2labError
+
+FOLDER = "sweeps"
+FILE = "study.yaml"
+"""What a study's folder says of it."""
+MACHINES_OWN = ("trials", "jobs", "on_fail", "retries", "storage", "question")
+"""What may differ from one start of a study to the next."""
+
+
+@dataclass
+class Study:
+    """
+    Args:
+        overrides: of train, for every trial; secrets among them are as they were typed.
+        config_dirs: further folders of options.
+        settings: train's, by these overrides alone.
+        json: whether results are printed as JSON.
+    """
+
+    name: str
+    config: StudyConfig
+    overrides: list[str]
+    config_dirs: list[str]
+    folder: Path
+    settings: TrainConfig
+    json: bool = False
+    printable: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def space(self) -> list[Parameter]:
+        return space_of(self.config)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [self.settings.seed + i for i in range(self.config.seeds)]
+
+    @property
+    def has_target(self) -> bool:
+        return self.settings.stop_at is not None
+
+    def definition(self) -> dict[str, Any]:
+        """What must be the same wherever and whenever the study goes on."""
+        stored = {f"study.{k}": v for k, v in plain(self.config).items() if k not in MACHINES_OWN}
+        own = ("data_dir",)
+        told = [o for o in redacted_arguments(self.overrides) if o.partition("=")[0] not in own]
+        return {**stored, "study.base": told}
+
+
+def space_of(config: StudyConfig) -> list[Parameter]:
+    return [parameter(name, told) for name, told in config.space.items()]
+
+
+def sweeps_dirs(config_dirs: Iterable[str] = ()) -> list[Path]:
+    """Where studies are looked for: the given folders, then ours, in a wheel or in a checkout."""
+    package = Path(gpt2lab.__file__).resolve().parent
+    ours = (package / FOLDER, package.parent / FOLDER)
+    given = [place for d in config_dirs for place in (Path(d) / FOLDER, Path(d))]
+    return [folder for folder in (*given, *ours) if folder.is_dir()]
+
+
+def studies(config_dirs: Iterable[str] = ()) -> dict[str, Path]:
+    """Every study by its name; of two of one name, the first that is found."""
+    found: dict[str, Path] = {}
+    for folder in sweeps_dirs(config_dirs):
+        for file in sorted(folder.glob("*.yaml")):
+            if is_study(file):
+                found.setdefault(file.stem, file)
+    return found
+
+
+def questions(config_dirs: Iterable[str] = ()) -> str:
+    """A line for each study: its name, and what it asks."""
+    return "".join(
+        f"  {name:12} {_question(file)}\n" for name, file in studies(config_dirs).items()
+    )
+
+
+def _question(file: Path) -> str:
+    try:
+        return str(_read(file).get("question", ""))
+    except ConfigError:
+        return f"{file} cannot be read"
+
+
+def is_study(file: Path) -> bool:
+    """Whether a yaml file has a space; a folder of studies may hold other sweeps, too."""
+    try:
+        return "space" in (yaml.safe_load(file.read_text()) or {})
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return True  # to be complained of when it is asked for
+
+
+def load(
+    word: str,
+    overrides: Sequence[str] = (),
+    config_dirs: Sequence[str] = (),
+    before: Callable[[TrainConfig], None] = lambda settings: None,
+) -> Study:
+    """
+    Args:
+        word: the name of a study, or the path of its file.
+        overrides: of the study (`study.trials=20`, `name=`, `runs_dir=`) and of train.
+        before: sees to what a trial needs; called with the settings of each corner of the space.
+    Raises:
+        ConfigError: with all that is wrong, a line each.
+    """
+    file = _file(word, config_dirs)
+    own, of_train = _parted(overrides)
+    found: list[str] = []
+    values = _with(own, {"study": _read(file)}, found)
+    sweep = parse(values, found, root=SweepConfig)
+    config = sweep.study
+    from gpt2lab.sweep.space import merged  # here: Optuna, and a tenth of a second
+
+    space = space_of(config)
+    given = {o.partition("=")[0].lstrip("+~") for o in of_train}
+    if problems := [
+        f"{p.name}: is varied by the study; leave it out, or give study.space.{p.name}="
+        for p in space
+        if p.name in given
+    ]:
+        raise ConfigError(*problems)
+    told = merged(config.base, of_train)
+    composed = settings_from("train", told, config_dirs)
+    name = sweep.name or file.stem
+    study = Study(
+        name=name,
+        config=config,
+        overrides=told,
+        config_dirs=list(config_dirs),
+        folder=Path(sweep.runs_dir) / name,
+        settings=composed.settings,
+        json=sweep.json,
+        printable={**composed.printable, "study": plain(config)},
+    )
+    check(study, before)
+    return study
+
+
+def check(study: Study, before: Callable[[TrainConfig], None]) -> None:
+    """What train says of each corner of the space.
+
+    Raises:
+        ConfigError: with each problem once.
+    """
+    from gpt2lab.sweep.space import merged, overrides, probes
+
+    found: dict[str, None] = {}
+    for goal in study.config.goal:
+        if goal in TO_TARGET[:2] and not study.has_target:
+            found[f"study.goal: {goal} is up to stop_at, which is null; add stop_at= to base"] = (
+                None
+            )
+    for point in probes(study.space):
+        told = merged(study.overrides, overrides(point, study.space))
+        try:
+            before(settings_from("train", told, study.config_dirs).settings)
+        except Gpt2labError as error:
+            found |= dict.fromkeys(error.problems)
+    if found:
+        raise ConfigError(*found)
+
+
+def _file(word: str, config_dirs: Sequence[str]) -> Path:
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{folder}: is not a folder; give one with studies")
+    if word.endswith(".yaml") or "/" in word:
+        file = Path(word)
+        if not file.is_file():
+            raise ConfigError(f"{file}: is not there; give the path of a study's file")
+        return file
+    known = studies(config_dirs)
+    if word not in known:
+        raise ConfigError(
+            f"sweep: there is no study {word!r}; {near(word, known)}"
+            if word
+            else f"sweep: no study is named; choose one of {', '.join(sorted(known))}"
+        )
+    return known[word]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ConfigError: if it is no mapping in yaml.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"{file}: cannot be read ({first}); see sweeps/README.md") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: is no mapping; see sweeps/README.md")
+    return {str(key): value for key, value in content.items()}
+
+
+def _parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides of the study, and those of train."""
+    keys = ("name=", "runs_dir=", "json=", "study.", "study=")
+    own = [override for override in overrides if override.startswith(keys)]
+    return own, [override for override in overrides if override not in own]
+
+
+def _with(overrides: Sequence[str], values: dict[str, Any], found: list[str]) -> dict[str, Any]:
+    """The values of a file with overrides on top; a value is read as yaml."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            found.append(f"{key}: has no value; give {key}=<value>")
+            continue
+        try:
+            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            found.append(f"{key}: {' '.join(str(error).split())}; quote it")
+            continue
+        assert isinstance(value, dict)
+        *parents, last = key.split(".", 2)  # names within the space have dots of their own
+        node = values
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                node[parent] = {}
+            node = node[parent]
+        node[last] = value["value"]
+    return values
