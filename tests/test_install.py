@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_the_settings(tmp_path):
+def test_a_wheel_carries_the_settings_and_the_studies(tmp_path):
     wheels, site = tmp_path / "wheels", tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "-q"]
     subprocess.run(
@@ -22,6 +22,7 @@ def test_a_wheel_carries_the_settings(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import gpt2lab;"
         f"assert gpt2lab.__file__.startswith({str(site)!r});"
+        "from gpt2lab.sweep.study import studies; assert 'sort_lr' in studies();"
         "from gpt2lab import fit;"
         "print(fit(['model=nano', 'max_steps=2', 'name=a', 'stop_at=null']).summary['steps'])"
     )

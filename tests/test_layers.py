@@ -83,6 +83,13 @@ def test_a_plan_stands_on_model_and_data_and_nothing_stands_on_it():
             assert "planning" not in of_ours(file), file
 
 
+def test_studies_know_the_command_line_of_a_trial_and_nothing_of_training():
+    below = BELOW | {"launch", "lock", "metrics", "run_folder", "signals", "statistics", "sweep"}
+    for file in files_of("sweep"):
+        if file.name != "__main__.py":
+            assert of_ours(file) <= below, file
+
+
 def test_no_module_hides_a_public_name():
     assert not [name for name in gpt2lab.__all__ if files_of(name)]
 
@@ -107,6 +114,9 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.plan",
         "gpt2lab.prepare",
         "gpt2lab.sample",
+        "gpt2lab.sweep.__main__",
+        "gpt2lab.sweep.results",
+        "gpt2lab.sweep.run",
         "gpt2lab.tokenizer",
         "gpt2lab.train",
         "gpt2lab.weights.hub",

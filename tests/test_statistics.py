@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from gpt2lab.statistics import mean_interval, perplexity, share_interval
+from gpt2lab.statistics import (
+    few_interval,
+    mean_interval,
+    perplexity,
+    share_interval,
+    student_95,
+    unlike,
+)
 
 
 def test_a_mean_and_its_interval_by_hand():
@@ -60,3 +67,22 @@ def test_perplexity_is_the_exponential_of_the_interval():
     assert found.low < found.value < found.high
     assert mean_interval([1.0]).map(perplexity).low is None
     assert perplexity(1e6) < math.inf
+
+
+def test_the_interval_of_a_few_is_students():
+    # 2.776 standard errors of five values, by any table
+    assert student_95(4) == pytest.approx(2.7764, abs=1e-4)
+    assert student_95(1) == pytest.approx(12.7062, abs=1e-4)
+    assert student_95(29) == pytest.approx(2.0452, abs=1e-4)
+    error = math.sqrt(2.5 / 5)
+    assert few_interval([1, 2, 3, 4, 5]) == pytest.approx(
+        (3, 3 - 2.7764 * error, 3 + 2.7764 * error), abs=1e-3
+    )
+    assert few_interval([2.0]) == (2.0, None, None)
+
+
+def test_two_samples_that_do_not_overlap_by_hand():
+    # Of the 70 ways to part eight values, two set the means as far apart.
+    assert unlike([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
+    assert unlike([1, 2], [1, 2]) == 1
+    assert unlike(range(30), range(100, 130)) == pytest.approx(1 / 10_000)

@@ -93,6 +93,16 @@ class Claims:
             if is_ours:
                 self.release(CHOOSING)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The same, having waited for it."""
+        while not self.take(CHOOSING):
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            self.release(CHOOSING)
+
     def _insert(self, trial_id: int) -> bool:
         row = {"study_id": self._study_id, "trial_id": trial_id, **self._signed()}
         try:

@@ -13,6 +13,7 @@ from gpt2lab.sweep.trials import State
 
 TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 """Exit codes after SIGTERM: before a training could say so, and by a training."""
+KILLED = -signal.SIGKILL
 LONGEST_REASON = 500
 _KILLED = "; the system's log tells of a lack of memory, if that was it"
 
@@ -64,9 +65,9 @@ def steps_of(folder: Path) -> int | None:
 
 
 def _reason(code: int, output: str) -> str:
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"ended by {name}" + (_KILLED if code == -signal.SIGKILL else "")
+    number = -code if code < 0 else code - 128
+    if number in set(signal.Signals):
+        return f"ended by {signal.Signals(number).name}" + (_KILLED if code == KILLED else "")
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     said = errors[-1].removeprefix("error: ") if errors else (lines or ["it said nothing"])[-1]

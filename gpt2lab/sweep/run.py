@@ -18,7 +18,7 @@ from gpt2lab.sweep.results import failures
 from gpt2lab.sweep.sampling import check_installed, pruner
 from gpt2lab.sweep.scheduler import Scheduler
 from gpt2lab.sweep.slots import slots
-from gpt2lab.sweep.storage import open_storage, open_study
+from gpt2lab.sweep.storage import check_same, open_storage, open_study
 from gpt2lab.sweep.study import FILE, Study
 from gpt2lab.sweep.trials import Point, State, Trial, points_of
 
@@ -62,14 +62,17 @@ def begun(study: Study) -> tuple[optuna.Study, Claims]:
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         storage = open_storage(study.config.storage, study.folder)
-        kept = open_study(storage, study.name, directions(study.config), study.definition())
+        kept = open_study(storage, study.name, directions(study.config))
+        claims = Claims(storage.engine, kept._study_id)
+        with claims.alone():
+            check_same(kept, study.definition())
+            write_whole(study.folder / FILE, as_yaml(study).encode())
     except BaseException:
         with suppress(OSError):
             study.folder.rmdir()
         raise
     kept.pruner = pruner(study.config, study.settings.eval_every)
-    write_whole(study.folder / FILE, as_yaml(study).encode())
-    return kept, Claims(storage.engine, kept._study_id)
+    return kept, claims
 
 
 def as_yaml(study: Study) -> str:

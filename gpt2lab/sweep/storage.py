@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpt2lab.config.changes import shown
@@ -56,33 +57,43 @@ def _unreached(address: str | None, folder: Path, error: Exception) -> ConfigErr
     return ConfigError(f"{where}: cannot be opened ({what}); check the database and its driver")
 
 
-def open_study(
-    storage: RDBStorage, name: str, directions: list[Direction], definition: dict[str, Any]
-) -> optuna.Study:
+def open_study(storage: RDBStorage, name: str, directions: list[Direction]) -> optuna.Study:
     """The study of that name, begun or gone on with.
 
     Raises:
-        ConfigError: if one of that name asks for something else; each difference is a line.
+        ConfigError: if one of that name has other directions.
     """
+    wanted = [StudyDirection[direction.name.upper()] for direction in directions]
     study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=[direction.value for direction in directions],
-        load_if_exists=True,
+        storage=storage, study_name=name, directions=wanted, load_if_exists=True
     )
+    if study.directions != wanted:
+        before, now = (", ".join(d.name.lower() for d in ds) for ds in (study.directions, wanted))
+        raise ConfigError(
+            f"study.direction: {before} in the study {name}, {now} now; "
+            "leave it as it was, or choose another name="
+        )
+    return study
+
+
+def check_same(study: optuna.Study, definition: dict[str, Any]) -> None:
+    """Keep what a study means, or hold it against what it meant when it was begun.
+
+    Raises:
+        ConfigError: if one of its name asks for something else; each difference is a line.
+    """
     stored = study.user_attrs.get(DEFINITION)
     if stored is None:
         study.set_user_attr(DEFINITION, definition)
-        return study
+        return
     now = json.loads(json.dumps(definition))
     if problems := [
-        f"{key}: {_text(stored.get(key))} in the study {name}, {_text(now.get(key))} now; "
-        "leave it as it was, or choose another name="
+        f"{key}: {_text(stored.get(key))} in the study {study.study_name}, "
+        f"{_text(now.get(key))} now; leave it as it was, or choose another name="
         for key in {**stored, **now}
         if stored.get(key) != now.get(key)
     ]:
         raise ConfigError(*problems)
-    return study
 
 
 def _text(value: Any) -> str:

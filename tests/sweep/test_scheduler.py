@@ -1,0 +1,289 @@
+"""Trials that fail, are killed or pruned; a study that is killed; two processes on one study."""
+
+import json
+import math
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+
+from gpt2lab.config.settings import OnFail, Pruner, Sampler
+from gpt2lab.errors import ConfigError, RunError
+from gpt2lab.sweep.run import folder_points, run
+from gpt2lab.sweep.trials import State
+from tests.sweep.studies import STUB, start, stub_study
+
+
+def states(points) -> list[str]:
+    return [point.state.value for point in points]
+
+
+def runs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("trial-*"))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every run made each of its steps once, and no other."""
+    return all(
+        (run / "steps.txt").read_text().split() == [str(i) for i in range(1, 11)]
+        for run in runs(folder)
+    )
+
+
+def test_a_study_tries_so_many_points_in_folders_of_their_own(tmp_path):
+    points = run(stub_study(tmp_path / "s"), module=STUB)
+    assert states(points) == ["complete"] * 4
+    assert [one.name for one in runs(tmp_path / "s")] == [f"trial-{i:04d}-seed-0" for i in range(4)]
+    for point in points:
+        (trial,) = point.trials
+        assert point.value == trial.value == pytest.approx(point.params["lr"])
+        assert trial.folder == tmp_path / "s" / f"trial-{point.number:04d}-seed-0"
+        assert (trial.steps, trial.reason) == (10, None)
+        assert trial.seconds > 0
+        assert trial.metrics.exists()
+
+
+def test_what_is_finished_is_not_run_again_and_more_may_be_asked_for(tmp_path):
+    first = run(stub_study(tmp_path / "s", trials=2), module=STUB)
+    assert run(stub_study(tmp_path / "s", trials=2), module=STUB) == first
+    assert run(stub_study(tmp_path / "s", trials=3), module=STUB)[:2] == first
+    assert len(runs(tmp_path / "s")) == 3
+
+
+def test_another_question_under_the_same_name_is_refused(tmp_path):
+    run(stub_study(tmp_path / "s", trials=1), module=STUB)
+    with pytest.raises(ConfigError) as error:
+        run(stub_study(tmp_path / "s", trials=1, seeds=2, sampler=Sampler.random), module=STUB)
+    assert [problem.partition(";")[0] for problem in error.value.problems] == [
+        "study.seeds: 1 in the study s, 2 now",
+        "study.sampler: tpe in the study s, random now",
+    ]
+
+
+def test_points_do_not_depend_on_when_the_study_was_killed(tmp_path):
+    random = {"sampler": Sampler.random, "jobs": 1}
+    straight = run(stub_study(tmp_path / "a", **random), module=STUB)
+    for trials in (1, 2, 4):
+        parts = run(stub_study(tmp_path / "b", **random, trials=trials), module=STUB)
+    assert [p.params for p in parts] == [p.params for p in straight]
+    assert len({p.params["lr"] for p in straight}) == 4
+
+
+def test_each_point_is_run_with_every_seed_and_judged_by_the_mean(tmp_path):
+    points = run(stub_study(tmp_path / "s", trials=2, seeds=3), module=STUB)
+    assert len(runs(tmp_path / "s")) == 6
+    for point in points:
+        assert [one.seed for one in point.trials] == [0, 1, 2]
+        assert [one.value for one in point.trials] == pytest.approx(
+            [point.params["lr"] + seed for seed in range(3)]
+        )
+        assert point.value == pytest.approx(point.params["lr"] + 1)
+
+
+def test_a_trial_that_fails_is_counted_with_its_reason(tmp_path, befalls):
+    befalls(
+        {
+            "trial-0000-seed-0": {"raise": "train/loss: is nan at step 5; lower optim.lr"},
+            "trial-0001-seed-0": {"signal": signal.SIGKILL},
+            "trial-0002-seed-0": {"loss": math.nan},
+            "trial-0003-seed-0": {"signal": signal.SIGTERM},
+        }
+    )
+    points = run(stub_study(tmp_path / "s", trials=5), module=STUB)
+    assert states(points) == ["failed"] * 4 + ["complete"]
+    assert [point.trials[0].reason for point in points] == [
+        "train/loss: is nan at step 5; lower optim.lr",
+        "ended by SIGKILL; the system's log tells of a lack of memory, if that was it",
+        "val/loss is nan",
+        "ended by SIGTERM",
+        None,
+    ]
+
+
+def test_a_study_of_failures_alone_fails(tmp_path, befalls):
+    befalls({"*": {"raise": "data.path: no"}})
+    with pytest.raises(RunError, match=r"every trial has failed, the first by: data\.path: no"):
+        run(stub_study(tmp_path / "s", trials=2), module=STUB)
+
+
+def test_on_fail_stop_ends_the_study_and_a_second_start_goes_on(tmp_path, befalls):
+    befalls({"trial-0001-seed-0": {"raise": "no"}})
+    settings = {"on_fail": OnFail.stop, "jobs": 1}
+    with pytest.raises(RunError, match="trial-0001-seed-0: no; mend it"):
+        run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert states(folder_points(tmp_path / "s")) == ["complete", "failed"]
+    points = run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert states(points) == ["complete", "failed", "complete", "complete"]
+
+
+def test_on_fail_retry_runs_a_trial_again_from_where_it_was(tmp_path, befalls):
+    befalls(
+        {
+            "trial-0000-seed-0": {"raise": "once", "times": 1},
+            "trial-0001-seed-0": {"raise": "always"},
+        }
+    )
+    settings = {"on_fail": OnFail.retry, "retries": 2, "trials": 2}
+    points = run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert states(points) == ["complete", "failed"]
+    assert [len((r / "starts.txt").read_text().split()) for r in runs(tmp_path / "s")] == [2, 3]
+    assert (runs(tmp_path / "s")[0] / "steps.txt").read_text().split() == [
+        str(i) for i in range(1, 11)
+    ]
+
+
+def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befalls):
+    befalls({"*": {"step_seconds": 0.05}})
+    grid = {"lr": {"choice": [0.1, 0.2, 5.0, 0.05]}}
+    settings = {"space": grid, "sampler": Sampler.grid, "trials": None, "jobs": 1}
+    settings |= {"pruner": Pruner.median, "prune_after_trials": 2, "prune_after_steps": 2}
+    points = run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert states(points) == ["complete", "complete", "pruned", "complete"]
+    (pruned,) = points[2].trials
+    assert pruned.reason.startswith("val/loss at step ")
+    assert pruned.reason.endswith(", median")
+    assert len((pruned.folder / "steps.txt").read_text().split()) < 10
+    assert points[2].value is None
+
+
+def test_a_target_that_is_not_reached_is_infinitely_far(tmp_path, befalls):
+    befalls({"trial-0000-seed-0": {"stop": "stop_at=val/loss:1"}})
+    study = stub_study(tmp_path / "s", goal=["steps"], stop_at="val/loss:1", trials=2)
+    assert [point.value for point in run(study, module=STUB)] == [10, math.inf]
+
+
+def test_a_grid_is_tried_whole_and_in_order(tmp_path):
+    space = {"lr": {"log_range": [0.01, 1.0], "num": 3}, "x": {"choice": ["a", "b"]}}
+    settings = {"space": space, "sampler": Sampler.grid, "trials": None}
+    points = run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert [tuple(point.params.values()) for point in points] == [
+        (lr, x) for lr in (0.01, 0.1, 1.0) for x in "ab"
+    ]
+
+
+@pytest.mark.parametrize("sampler", [Sampler.tpe, Sampler.cmaes, Sampler.nsga2])
+def test_every_sampler_goes_on_after_a_stop_whatever_it_was_told(tmp_path, befalls, sampler):
+    if sampler is Sampler.cmaes:
+        pytest.importorskip("cmaes")
+    befalls({"trial-0002-seed-0": {"stop": "stop_at=val/loss:1"}})
+    space = {"lr": {"range": [0.0, 1.0]}, "x": {"range": [1, 9]}}
+    goals = ["val/loss", "best.val/loss"] if sampler is Sampler.nsga2 else ["val/loss"]
+    for trials in (5, 12):
+        study = stub_study(tmp_path / "s", space=space, goal=goals, sampler=sampler, trials=trials)
+        points = run(study, module=STUB)
+    assert states(points) == ["complete"] * 12
+    assert len({tuple(point.params.values()) for point in points}) == 12
+
+
+def test_the_threads_are_divided_among_the_slots(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    run(stub_study(tmp_path / "s", trials=1, jobs=64), module=STUB)
+    assert (runs(tmp_path / "s")[0] / "starts.txt").read_text() == "1\n"
+
+
+def test_plain_optuna_reads_the_database(tmp_path):
+    points = run(stub_study(tmp_path / "s"), module=STUB)
+    url = f"sqlite:///{tmp_path / 's' / 'study.db'}"
+    study = optuna.load_study(study_name="s", storage=url)
+    assert study.best_value == min(point.value for point in points)
+    assert folder_points(tmp_path / "s") == points
+
+
+def ended_after(process, lines: int) -> int | None:
+    """Kill a study when so many trials have ended; its exit code if it ends before."""
+    for _ in range(lines):
+        if not process.stdout.readline():
+            return process.wait()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return None
+
+
+def killed_every(folder: Path, i: int, trials: int) -> None:
+    for _ in range(trials + 2):
+        process = start(folder, trials, STUB=json.dumps({"*": {"step_seconds": 0.02}}))
+        code = ended_after(process, i)
+        process.stdout.close()
+        process.stderr.close()
+        if code is not None:
+            assert code == 0
+            return
+    raise AssertionError("it never comes to its end")
+
+
+def test_a_study_that_is_killed_ends_with_exactly_what_was_asked(tmp_path):
+    killed_every(tmp_path / "s", 2, trials=5)
+    assert states(folder_points(tmp_path / "s")) == ["complete"] * 5
+    assert len(runs(tmp_path / "s")) == 5
+    assert is_whole(tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("i", range(1, 13))
+def test_a_study_killed_after_every_ith_trial_ends_with_twelve(tmp_path, i):
+    killed_every(tmp_path / "s", i, trials=12)
+    assert states(folder_points(tmp_path / "s")) == ["complete"] * 12
+    assert len(runs(tmp_path / "s")) == 12
+    assert is_whole(tmp_path / "s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tenths", range(20))
+def test_a_study_killed_at_any_moment_ends_with_twelve(tmp_path, tenths):
+    for after in (tenths / 10, tenths / 7, tenths / 5):
+        process = start(tmp_path / "s", 12, STUB=json.dumps({"*": {"step_seconds": 0.02}}))
+        time.sleep(after + 0.3)
+        process.kill()  # the study alone: its trials leave by themselves
+        process.communicate()
+    process = start(tmp_path / "s", 12)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert states(folder_points(tmp_path / "s")) == ["complete"] * 12
+    assert is_whole(tmp_path / "s")
+
+
+def test_no_trial_outlives_its_study(tmp_path):
+    process = start(tmp_path / "s", 2, STUB=json.dumps({"*": {"step_seconds": 60}}))
+    while len(list((tmp_path / "s").glob("trial-*/starts.txt"))) < 2:
+        time.sleep(0.05)
+    locks = [json.loads((one / "lock").read_text()) for one in runs(tmp_path / "s")]
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{lock['pid']}").exists() for lock in locks):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_passed_on_and_the_study_goes_on_later(tmp_path, number, code):
+    process = start(tmp_path / "s", 2, STUB=json.dumps({"*": {"step_seconds": 0.2}}))
+    while len(list((tmp_path / "s").glob("trial-*/steps.txt"))) < 2:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == code
+    assert errors.startswith("error: ")
+    assert states(folder_points(tmp_path / "s")) == ["running"] * 2
+    points = run(stub_study(tmp_path / "s", trials=2), module=STUB)
+    assert states(points) == ["complete"] * 2
+    assert is_whole(tmp_path / "s")
+    assert points[0].trials[0].state is State.complete
+
+
+def test_two_processes_on_one_study_never_run_the_same_trial(tmp_path):
+    slow = {"STUB": json.dumps({"*": {"step_seconds": 0.03}})}
+    both = [start(tmp_path / "s", 8, **slow) for _ in range(2)]
+    told = []
+    for process in both:
+        out, errors = process.communicate()
+        assert process.returncode == 0, errors
+        told.append(out.split())
+    assert Counter(told[0] + told[1]) == Counter(f"trial-{i:04d}-seed-0" for i in range(8))
+    assert min(map(len, told)) >= 1
+    assert all(len((one / "starts.txt").read_text().split()) == 1 for one in runs(tmp_path / "s"))
+    assert is_whole(tmp_path / "s")
