@@ -16,16 +16,21 @@ def directions(config: StudyConfig) -> list[Direction]:
     return [direction_of(goal) or Direction.minimize for goal in config.goal]
 
 
-def values(goals: Sequence[str], summary: Mapping[str, Any]) -> tuple[float, ...]:
+def values(
+    goals: Sequence[str], summary: Mapping[str, Any], stop_at: str | None = None
+) -> tuple[float, ...]:
     """
+    Args:
+        summary: the content of summary.json.
+        stop_at: the target of the run.
     Raises:
         ValueError: if there is no such number; it says which.
     """
-    return tuple(value(goal, summary) for goal in goals)
+    return tuple(value(goal, summary, stop_at) for goal in goals)
 
 
-def value(goal: str, summary: Mapping[str, Any]) -> float:
-    if goal in TO_TARGET and not reached(summary):
+def value(goal: str, summary: Mapping[str, Any], stop_at: str | None) -> float:
+    if goal in TO_TARGET and stop_at is not None and not reached(stop_at, summary):
         return math.inf
     if goal in FROM_SUMMARY:
         found = summary.get(goal)
@@ -39,11 +44,13 @@ def value(goal: str, summary: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def reached(summary: Mapping[str, Any]) -> bool:
-    """Whether a run has reached its target; one without a target has not missed it."""
-    return summary.get("has_target") is not True or str(summary["stop_reason"]).startswith(
-        "stop_at="
-    )
+def reached(stop_at: str, summary: Mapping[str, Any]) -> bool:
+    """Whether a run has ended at its target, or at its last step and there."""
+    metric, target = parse_stop_at(stop_at)
+    found = summary.get("last", {}).get(metric)
+    if found is None:
+        return False
+    return found >= target if HIGHER_IS_BETTER[metric] else found <= target
 
 
 def curve(goal: str, settings: TrainConfig) -> str:

@@ -32,19 +32,19 @@ class Outcome:
     steps: int | None = None
 
 
-def finished(folder: Path, wanted: Sequence[str], has_target: bool) -> Outcome | None:
+def finished(folder: Path, wanted: Sequence[str], stop_at: str | None) -> Outcome | None:
     """Of a run that came to its own end, whoever has started it; None if it has not.
 
     Args:
         wanted: the goals.
-        has_target: whether the run was to reach a target.
+        stop_at: the target of the run.
     """
     if not run_folder.is_finished(folder):
         return None
     summary: dict[str, Any] = run_folder.read_json(folder / run_folder.SUMMARY)
     steps = summary.get("steps")
     try:
-        values = goals.values(wanted, summary | {"has_target": has_target})
+        values = goals.values(wanted, summary, stop_at)
     except ValueError as error:
         return Outcome(State.failed, reason=str(error), steps=steps)
     return Outcome(State.complete, values, steps=steps)

@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 LEAVING_S = 20.0
 """How long a trial may take to save and leave before it is killed."""
 
 
-class Process:
-    """One training, in a process group of its own, so that a terminal's Ctrl-C comes by the study.
+@dataclass
+class Start:
+    """What a trial begins with.
 
     Args:
         module: whose command line is run: gpt2lab.train.
@@ -23,27 +26,35 @@ class Process:
         output: the file to which stdout and stderr are appended.
     """
 
+    module: str
+    overrides: Sequence[str]
+    environment: Mapping[str, str]
+    output: Path
+
+
+class Process:
+    """One training, in a process group of its own, so that a terminal's Ctrl-C comes by the study.
+
+    Args:
+        begin: makes the process, given the pipe that it reads and the file that it writes to;
+            gives its id, and a function that gives its exit code once it has ended.
+    """
+
     def __init__(
-        self, module: str, overrides: Sequence[str], environment: Mapping[str, str], output: Path
+        self, start: Start, begin: Callable[[int, BinaryIO], tuple[int, Callable[[], int | None]]]
     ) -> None:
-        self.output = output
+        self.output = start.output
         self._asked_at: float | None = None
         reading, self._pipe = os.pipe()
-        with output.open("ab") as file:
-            self._begins_at = file.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gpt2lab.sweep.trial", str(reading), module],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                pass_fds=(reading,),
-                process_group=0,
-                env={**os.environ, **environment},
-            )
-        os.close(reading)
+        try:
+            with start.output.open("ab") as file:
+                self._begins_at = file.tell()
+                self._pid, self._code = begin(reading, file)
+        finally:
+            os.close(reading)
         self.began = time.monotonic()
         with suppress(BrokenPipeError):  # it has ended at once, and will say why
-            os.write(self._pipe, json.dumps(list(overrides)).encode() + b"\n")
+            os.write(self._pipe, json.dumps(list(start.overrides)).encode() + b"\n")
 
     @property
     def seconds(self) -> float:
@@ -55,7 +66,7 @@ class Process:
 
     def poll(self) -> int | None:
         """Its exit code, once it has ended; what is asked to leave and does not is killed."""
-        code = self._process.poll()
+        code = self._code()
         if code is not None:
             self._close()
         elif self._asked_at is not None and time.monotonic() - self._asked_at > LEAVING_S:
@@ -67,12 +78,12 @@ class Process:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
             with suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGTERM)
+                os.kill(self._pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, and whatever it has started."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._pid, signal.SIGKILL)
 
     def said(self) -> str:
         """What this process has written so far."""
@@ -84,3 +95,21 @@ class Process:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def spawn(start: Start) -> Process:
+    """A process from its first import on."""
+
+    def begin(reading: int, file: BinaryIO) -> tuple[int, Callable[[], int | None]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gpt2lab.sweep.trial", str(reading), start.module],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            pass_fds=(reading,),
+            process_group=0,
+            env={**os.environ, **start.environment},
+        )
+        return process.pid, process.poll
+
+    return Process(start, begin)

@@ -1,7 +1,8 @@
 """A study from its settings to its results."""
 
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import optuna
@@ -14,19 +15,23 @@ from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.run_folder import is_run
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.goals import directions
+from gpt2lab.sweep.process import spawn
 from gpt2lab.sweep.results import failures
 from gpt2lab.sweep.sampling import check_installed, pruner
 from gpt2lab.sweep.scheduler import Scheduler
-from gpt2lab.sweep.slots import slots
+from gpt2lab.sweep.slots import Slot, slots
 from gpt2lab.sweep.storage import check_same, open_storage, open_study
 from gpt2lab.sweep.study import FILE, Study
 from gpt2lab.sweep.trials import Point, State, Trial, points_of
+from gpt2lab.sweep.warm import Warm
+
+TRAIN = "gpt2lab.train"
 
 
 def run(
     study: Study,
     on_trial: Callable[[Trial, int, int], None] = lambda trial, ended, total: None,
-    module: str = "gpt2lab.train",
+    module: str = TRAIN,
 ) -> list[Point]:
     """Run what is missing of a study; all of its points.
 
@@ -42,12 +47,22 @@ def run(
     accelerator = str(study.settings.trainer.get("accelerator", "auto"))
     places = slots(study.config.jobs, study.settings.devices, accelerator)
     kept, claims = begun(study)
-    Scheduler(study, kept, claims, places, module, on_trial).run()
+    with ExitStack() as held:
+        start = spawn
+        if module == TRAIN and can_fork(study, places):
+            start = held.enter_context(closing(Warm(places[0].environment))).start
+        Scheduler(study, kept, claims, places, start, module, on_trial).run()
     points = points_of(kept)
     if points and all(point.state is State.failed for point in points):
         first = failures(points)[0]
         raise RunError(f"{study.folder}: every trial has failed, the first by: {first.reason}")
     return points
+
+
+def can_fork(study: Study, places: Sequence[Slot]) -> bool:
+    """Whether trials may begin with what another process has imported."""
+    on_cpu = not any("CUDA_VISIBLE_DEVICES" in place.environment for place in places)
+    return sys.platform == "linux" and study.settings.devices == 1 and on_cpu
 
 
 def begun(study: Study) -> tuple[optuna.Study, Claims]:

@@ -24,7 +24,7 @@ from gpt2lab.signals import Signalled
 from gpt2lab.sweep import goals, outcome, space
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.outcome import Outcome
-from gpt2lab.sweep.process import Process
+from gpt2lab.sweep.process import Process, Start, spawn
 from gpt2lab.sweep.sampling import next_point
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
@@ -84,6 +84,7 @@ class Scheduler:
         optuna_study: where it is kept.
         claims: on its points, of this process.
         slots: where trials run.
+        start: makes the process of a trial.
         module: the command line that a trial is; train's, but for tests.
         on_trial: told of each trial that has ended, and how many points have of how many.
     """
@@ -94,6 +95,7 @@ class Scheduler:
         optuna_study: optuna.Study,
         claims: Claims,
         slots: Sequence[Slot],
+        start: Callable[[Start], Process] = spawn,
         module: str = "gpt2lab.train",
         on_trial: Callable[[Trial, int, int], None] = lambda trial, ended, all_of_them: None,
     ) -> None:
@@ -102,6 +104,7 @@ class Scheduler:
         self.optuna_study = optuna_study
         self.claims = claims
         self.free = list(slots)
+        self.start = start
         self.module = module
         self.on_trial = on_trial
         self.held: dict[int, Held] = {}
@@ -209,7 +212,7 @@ class Scheduler:
     def _begin(self, held: Held, seed: int) -> None:
         folder = self.study.folder / name_of(held.trial.number, seed)
         held.running += 1
-        found = outcome.finished(folder, self.config.goal, self.study.has_target)
+        found = outcome.finished(folder, self.config.goal, self.study.settings.stop_at)
         if found is not None:  # it ended while nobody watched
             self._record(held, seed, found, 0.0)
             return
@@ -223,7 +226,7 @@ class Scheduler:
         held.tell(seed, state=State.running.value)
         slot = self.free.pop(0)
         output = self.study.folder / OUTPUT / f"{folder.name}.txt"
-        process = Process(self.module, told, slot.environment, output)
+        process = self.start(Start(self.module, told, slot.environment, output))
         self.running.append(
             Running(held, seed, slot, process, folder, self._watch(held, seed, folder))
         )
@@ -275,7 +278,7 @@ class Scheduler:
             self.held.pop(one.held.id, None)
             return
         seconds = one.process.seconds
-        found = outcome.finished(one.folder, self.config.goal, self.study.has_target)
+        found = outcome.finished(one.folder, self.config.goal, self.study.settings.stop_at)
         told = one.held.told(one.seed)
         if found is None and told.get("state") == State.pruned.value:
             found = Outcome(State.pruned, reason=told["reason"], steps=outcome.steps_of(one.folder))

@@ -56,10 +56,6 @@ class Study:
     def seeds(self) -> list[int]:
         return [self.settings.seed + i for i in range(self.config.seeds)]
 
-    @property
-    def has_target(self) -> bool:
-        return self.settings.stop_at is not None
-
     def definition(self) -> dict[str, Any]:
         """What must be the same wherever and whenever the study goes on."""
         stored = {f"study.{k}": v for k, v in plain(self.config).items() if k not in MACHINES_OWN}
@@ -169,7 +165,7 @@ def check(study: Study, before: Callable[[TrainConfig], None]) -> None:
 
     found: dict[str, None] = {}
     for goal in study.config.goal:
-        if goal in TO_TARGET[:2] and not study.has_target:
+        if goal in TO_TARGET[:2] and study.settings.stop_at is None:
             found[f"study.goal: {goal} is up to stop_at, which is null; add stop_at= to base"] = (
                 None
             )

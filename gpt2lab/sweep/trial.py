@@ -19,8 +19,8 @@ SAVING_S = 10.0
 """How long a training may take to save and leave."""
 
 
-def main() -> None:
-    descriptor, module = int(sys.argv[1]), sys.argv[2]
+def become(module: str, descriptor: int) -> None:
+    """Run the command line of a module, and leave with it."""
     # An earlier process of this trial, whose parent was killed, writes there until it has ended.
     fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
     with os.fdopen(descriptor, closefd=False) as pipe:
@@ -41,4 +41,4 @@ def _leave_with_parent(descriptor: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    become(sys.argv[2], int(sys.argv[1]))

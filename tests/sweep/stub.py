@@ -41,7 +41,7 @@ def main() -> int:
             with steps.open("a") as file:
                 file.write(f"{step}\n")
         ends = {"last": {"val/loss": plan.get("loss", loss)}, "best": {"val/loss": loss}}
-        ends |= {"steps": STEPS, "ended_by": "itself", "stop_reason": plan.get("stop", "max_steps")}
+        ends |= {"steps": STEPS, "ended_by": "itself", "stop_reason": "max_steps"}
         (folder / "summary.json").write_text(json.dumps(ends))
     return 0
 

@@ -151,7 +151,7 @@ def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befall
 
 
 def test_a_target_that_is_not_reached_is_infinitely_far(tmp_path, befalls):
-    befalls({"trial-0000-seed-0": {"stop": "stop_at=val/loss:1"}})
+    befalls({"trial-0001-seed-0": {"loss": 1.5}})
     study = stub_study(tmp_path / "s", goal=["steps"], stop_at="val/loss:1", trials=2)
     assert [point.value for point in run(study, module=STUB)] == [10, math.inf]
 
@@ -169,9 +169,9 @@ def test_a_grid_is_tried_whole_and_in_order(tmp_path):
 def test_every_sampler_goes_on_after_a_stop_whatever_it_was_told(tmp_path, befalls, sampler):
     if sampler is Sampler.cmaes:
         pytest.importorskip("cmaes")
-    befalls({"trial-0002-seed-0": {"stop": "stop_at=val/loss:1"}})
     space = {"lr": {"range": [0.0, 1.0]}, "x": {"range": [1, 9]}}
-    goals = ["val/loss", "best.val/loss"] if sampler is Sampler.nsga2 else ["val/loss"]
+    goals = ["steps", "val/loss"] if sampler is Sampler.nsga2 else ["steps"]
+    befalls({"trial-0001-seed-0": {"loss": 1.5}, "trial-0007-seed-0": {"loss": 1.5}})
     for trials in (5, 12):
         study = stub_study(tmp_path / "s", space=space, goal=goals, sampler=sampler, trials=trials)
         points = run(study, module=STUB)
