@@ -1,5 +1,6 @@
 """What a study's file and the command line may say, and what is refused before anything begins."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,13 @@ def test_every_study_that_is_shipped_is_a_study():
     assert "sort_lr" in studies()
     for name in studies():
         assert load(name).config.question.endswith("?")
+
+
+def test_the_example_in_the_description_is_a_study(tmp_path):
+    text = (ROOT / "sweeps" / "README.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", text, re.S | re.M)
+    (tmp_path / "example.yaml").write_text(example)
+    assert len(load(str(tmp_path / "example.yaml")).space) == 4
 
 
 def test_the_stored_study_is_a_study_without_secrets(file, tmp_path):
