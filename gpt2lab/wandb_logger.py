@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningsWandbLogger
 
 from gpt2lab.checkpoint.manifest import Entry, Manifest, read_manifest
 from gpt2lab.config import HIGHER_IS_BETTER
-from gpt2lab.loggers import read_metrics
+from gpt2lab.metrics import read_metrics
 
 # A run waits for no network longer than this, and tells nobody its command line, its environment or
 # the name of its machine. What the hardware does is recorded.
