@@ -31,7 +31,7 @@ def main() -> int:
     overrides = [word for word in flags.overrides if word not in words]
     study = load(words[0] if words else "", overrides, flags.config_dir, see_to)
     if flags.cfg:
-        print_settings(study.printable)
+        print_settings({"study": study.public(), **study.printable})
         return 0
     check_devices(study.settings)
     from gpt2lab.sweep.results import as_json, line, show

@@ -11,8 +11,6 @@ from gpt2lab.errors import one_line
 from gpt2lab.sweep import goals
 from gpt2lab.sweep.trials import State
 
-TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-"""Exit codes after SIGTERM: before a training could say so, and by a training."""
 KILLED = -signal.SIGKILL
 LONGEST_REASON = 500
 _KILLED = "; the system's log tells of a lack of memory, if that was it"

@@ -8,8 +8,6 @@ from pathlib import Path
 import optuna
 import yaml
 
-from gpt2lab.config import plain
-from gpt2lab.config.redact import redacted_arguments
 from gpt2lab.durable import check_writable, write_whole
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.run_folder import is_run
@@ -46,11 +44,11 @@ def run(
     check_installed(study.config)
     accelerator = str(study.settings.trainer.get("accelerator", "auto"))
     places = slots(study.config.jobs, study.settings.devices, accelerator)
-    kept, claims = begun(study)
     with ExitStack() as held:
         start = spawn
-        if module == TRAIN and can_fork(study, places):
+        if module == TRAIN and can_fork(study, places):  # it imports while the database is opened
             start = held.enter_context(closing(Warm(places[0].environment))).start
+        kept, claims = begun(study)
         Scheduler(study, kept, claims, places, start, module, on_trial).run()
     points = points_of(kept)
     if points and all(point.state is State.failed for point in points):
@@ -91,10 +89,7 @@ def begun(study: Study) -> tuple[optuna.Study, Claims]:
 
 
 def as_yaml(study: Study) -> str:
-    """A file of the study that is run, as sweeps/ has them; without secrets."""
-    config = {**plain(study.config), "base": redacted_arguments(study.overrides)}
-    config["storage"] = None  # it may hold a password, and machines may know it by other names
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(study.public(), sort_keys=False, allow_unicode=True, width=100)
 
 
 def folder_points(folder: Path, storage: str | None = None) -> list[Point]:

@@ -126,7 +126,7 @@ class Scheduler:
         """
         with self._listening():
             try:
-                while not self._is_over and self.signal is None and self.failure is None:
+                while not self._is_over and not self._is_leaving:
                     self._tick()
                     time.sleep(POLL_S)
                 self._leave()
@@ -143,6 +143,11 @@ class Scheduler:
             )
 
     @property
+    def _is_leaving(self) -> bool:
+        """Whether trials are on their way out, to go on when the study does."""
+        return self.signal is not None or self.failure is not None
+
+    @property
     def total(self) -> int:
         """Points that are tried in all."""
         return self.config.trials or self._total
@@ -154,7 +159,7 @@ class Scheduler:
                 one.is_lost = True
                 one.process.kill()
         self._look()
-        while self.free and self.failure is None and (work := self._next()) is not None:
+        while self.free and not self._is_leaving and (work := self._next()) is not None:
             self._begin(*work)
 
     # What there is to do
@@ -200,10 +205,11 @@ class Scheduler:
         """A point whose process is gone: what has no end yet is waiting again."""
         trial = optuna.Trial(self.optuna_study, known._trial_id)
         space.draw(trial, self.study.space)
-        ended = {one.seed for one in trials_of(known) if one.state is not State.running}
-        was_pruned = any(one.state is State.pruned for one in trials_of(known))
-        left = [] if was_pruned else [seed for seed in self.study.seeds if seed not in ended]
-        held = self._hold(trial, left)
+        told = trials_of(known)
+        ended = {one.seed for one in told if one.state is not State.running}
+        held = self._hold(trial, [seed for seed in self.study.seeds if seed not in ended])
+        if pruned := [one for one in told if one.state is State.pruned]:
+            self._give_up(held, pruned[0].reason or "")
         self._finish_if_all_ended(held)
         return held
 
@@ -262,13 +268,17 @@ class Scheduler:
         """All trials of its point; that is known before they are asked to leave."""
         assert one.watch is not None
         reason = f"{one.watch.metric} at step {one.watch.last_step}, {self.config.pruner.name}"
-        of_point = [other for other in self.running if other.held is one.held]
-        begun = [seed for seed in one.held.waiting if one.held.told(seed)]
-        for seed in [*begun, *(other.seed for other in of_point)]:
-            one.held.tell(seed, state=State.pruned.value, reason=reason)
-        one.held.waiting.clear()
-        for other in of_point:
-            other.process.terminate()
+        self._give_up(one.held, reason)
+        for other in self.running:
+            if other.held is one.held:
+                other.process.terminate()
+
+    def _give_up(self, held: Held, reason: str) -> None:
+        """Of a point's trials, those that have begun are pruned, the others are not run."""
+        held.waiting.clear()
+        for seed in self.study.seeds:
+            if held.told(seed).get("state") == State.running.value:
+                held.tell(seed, state=State.pruned.value, reason=reason)
 
     def _end(self, one: Running, code: int) -> None:
         self.running.remove(one)
@@ -282,7 +292,7 @@ class Scheduler:
         told = one.held.told(one.seed)
         if found is None and told.get("state") == State.pruned.value:
             found = Outcome(State.pruned, reason=told["reason"], steps=outcome.steps_of(one.folder))
-        if found is None and one.process.was_asked_to_leave and code in outcome.TERMINATED:
+        if found is None and self._is_leaving:
             one.held.running -= 1
             one.held.tell(one.seed, seconds=self._seconds(one.held, one.seed, seconds))
             return
@@ -301,7 +311,6 @@ class Scheduler:
             found.state is State.failed
             and self.config.on_fail is OnFail.retry
             and tries <= self.config.retries
-            and self.signal is None
         )
         held.tell(
             seed,

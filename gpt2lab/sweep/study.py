@@ -56,6 +56,14 @@ class Study:
     def seeds(self) -> list[int]:
         return [self.settings.seed + i for i in range(self.config.seeds)]
 
+    def public(self) -> dict[str, Any]:
+        """What a file of sweeps/ would say for this study; without secrets."""
+        storage = self.config.storage
+        if storage is not None and "@" in storage:  # a password may stand before it
+            storage = None
+        base = redacted_arguments(self.overrides)
+        return {**plain(self.config), "base": base, "storage": storage}
+
     def definition(self) -> dict[str, Any]:
         """What must be the same wherever and whenever the study goes on."""
         stored = {f"study.{k}": v for k, v in plain(self.config).items() if k not in MACHINES_OWN}
@@ -149,7 +157,7 @@ def load(
         folder=Path(sweep.runs_dir) / name,
         settings=composed.settings,
         json=sweep.json,
-        printable={**composed.printable, "study": plain(config)},
+        printable=composed.printable,
     )
     check(study, before)
     return study

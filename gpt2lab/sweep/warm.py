@@ -71,6 +71,7 @@ class Warm:
 
     def close(self) -> None:
         self._ours.close()
+        self._process.kill()  # it may be importing still
         self._process.wait()
 
     def _hear(self) -> int | None:

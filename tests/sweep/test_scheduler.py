@@ -150,6 +150,17 @@ def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befall
     assert points[2].value is None
 
 
+def test_a_pruned_point_is_pruned_with_all_of_its_seeds(tmp_path, befalls):
+    befalls({"*": {"step_seconds": 0.05}})
+    space = {"lr": {"choice": [0.1, 0.2, 5.0]}}
+    settings = {"space": space, "sampler": Sampler.grid, "trials": None, "seeds": 3}
+    settings |= {"pruner": Pruner.median, "prune_after_trials": 1, "prune_after_steps": 2}
+    point = run(stub_study(tmp_path / "s", **settings), module=STUB)[-1]
+    assert point.state is State.pruned
+    assert State.running not in {one.state for one in point.trials}
+    assert point.trials[0].state is State.pruned
+
+
 def test_a_target_that_is_not_reached_is_infinitely_far(tmp_path, befalls):
     befalls({"trial-0001-seed-0": {"loss": 1.5}})
     study = stub_study(tmp_path / "s", goal=["steps"], stop_at="val/loss:1", trials=2)

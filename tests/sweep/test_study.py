@@ -147,7 +147,9 @@ def test_the_example_in_the_description_is_a_study(tmp_path):
 
 
 def test_the_stored_study_is_a_study_without_secrets(file, tmp_path):
-    study = load(file(), ["+trainer.api_key=hunter2", "optim.weight_decay=0.2"])
+    secret = "study.storage=postgresql://me:hunter2@host/db"
+    study = load(file(), ["+trainer.api_key=hunter2", "optim.weight_decay=0.2", secret])
+    assert study.config.storage == secret.partition("=")[2]
     stored = tmp_path / "stored.yaml"
     stored.write_text(as_yaml(study))
     assert "hunter2" not in stored.read_text()
