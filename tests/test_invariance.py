@@ -38,7 +38,10 @@ TINY = [
 LARGEST_ERROR = {torch.float32: 1e-6, torch.float64: 1e-10}
 GRID = list(product(("web", "ragged"), LARGEST_ERROR, (1, 2, 4)))
 """Data, number format, and how many micro-batches a rank makes of its share of a step."""
-STRATEGIES = {"ddp": "lightning.pytorch.strategies.DDPStrategy"}
+STRATEGIES = {
+    "ddp": "lightning.pytorch.strategies.DDPStrategy",
+    "fsdp": "gpt2lab.fsdp.FSDPStrategy",
+}
 EVALUATIONS = {
     "web": ("web", 209),  # tokens: six windows and a half
     "one window": ("web", 20),  # for ranks that are more than that
