@@ -75,6 +75,8 @@ class GPT2LightningModule(LightningModule):
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
         self._whole: tuple[GPT2 | None] = (None,)  # a module by itself would be one of ours
+        self.missing_passes = 0
+        """Batches of an evaluation that other ranks have and this one has not."""
         self.evaluated_step: int | None = None
         """Step of the last evaluation that came to its end, with all that callbacks make of it."""
 

@@ -133,9 +133,12 @@ class TextTrain(StepDataset):
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """The rows of several batches."""
-    inputs, targets, documents = zip(*parts, strict=True)
-    together = None if documents[0] is None else torch.cat(documents)
-    return Batch(torch.cat(inputs), torch.cat(targets), together)
+    documents = [part.documents for part in parts if part.documents is not None]
+    return Batch(
+        torch.cat([part.inputs for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        torch.cat(documents) if documents else None,
+    )
 
 
 class TextEvaluation(Dataset[Batch]):

@@ -8,7 +8,7 @@ from gpt2lab.planning.hardware import GIB, Device
 from gpt2lab.planning.plan import with_vocabulary
 from gpt2lab.planning.work import Work, work_of
 
-FSDP = "+strategy._target_=lightning.pytorch.strategies.ModelParallelStrategy"
+FSDP = "strategy=fsdp"
 
 
 def settings(*overrides: str) -> PlanConfig:
