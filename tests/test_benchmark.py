@@ -128,6 +128,7 @@ def test_memory_beyond_the_weights_is_that_of_the_second_embedding_and_little_mo
 
 def test_the_train_benchmark_stands_beside_two_plain_loops(monkeypatch, capsys):
     monkeypatch.setattr(train, "STEPS", 3)
+    monkeypatch.setattr(train, "ENOUGH_FLOPS", 0)
     monkeypatch.setattr(train, "TOKENS", 2**12)
     monkeypatch.setattr(train, "get_context", lambda _: SameProcess)
     monkeypatch.setattr("gpt2lab.peak.LARGEST", 64)

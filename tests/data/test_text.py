@@ -249,7 +249,7 @@ def test_what_a_run_records_of_its_data(corpus_of):
 def evaluated(data):
     settings = TrainConfig(model=GPT2Config(1, 1, 8, 8, 5))
     module = GPT2LightningModule(settings)
-    module._trainer = SimpleNamespace(datamodule=data, loggers=[], global_step=0)
+    module._trainer = SimpleNamespace(datamodule=data, loggers=[], global_step=0, strategy=None)
     module.log_dict = lambda *args, **kwargs: None
     batch = Batch(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long))
     module.validation_step(batch, 0)
