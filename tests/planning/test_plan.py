@@ -61,7 +61,7 @@ def test_time_is_not_known_where_the_rate_is_not():
 
 
 def test_an_automatic_micro_batch_is_the_largest_that_fits():
-    plan = plan_of(*XL, "devices=8", "micro_batch_size=auto")
+    plan = plan_of(*XL, "devices=8", "strategy=ddp", "micro_batch_size=auto")
     assert plan.fits
     assert plan.work.rows == plan.fitting_rows > 1
     assert plan.work.sequences == 1024
