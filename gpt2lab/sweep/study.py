@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import gpt2lab
 from gpt2lab.config import TrainConfig, parse, plain
-from gpt2lab.config.check.study import TO_TARGET, Parameter, parameter
+from gpt2lab.config.check.metrics import unmeasured_on
+from gpt2lab.config.check.study import BEST, OF_EACH_TRIAL, TO_TARGET, Parameter, parameter
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.parse import near
 from gpt2lab.config.redact import redacted_arguments
@@ -139,7 +140,7 @@ def load(
     from gpt2lab.sweep.space import merged  # here: Optuna, and a tenth of a second
 
     space = space_of(config)
-    given = {o.partition("=")[0].lstrip("+~") for o in of_train}
+    given = set(map(_key, of_train))
     if problems := [
         f"{p.name}: is varied by the study; leave it out, or give study.space.{p.name}="
         for p in space
@@ -147,6 +148,11 @@ def load(
     ]:
         raise ConfigError(*problems)
     told = merged(config.base, of_train)
+    by_the_study = [key for key in map(_key, told) if key in OF_EACH_TRIAL]
+    if by_the_study:
+        raise ConfigError(
+            *(f"{key}: is given to each trial by the study; leave it out" for key in by_the_study)
+        )
     composed = settings_from("train", told, config_dirs)
     name = sweep.name or file.stem
     study = Study(
@@ -172,11 +178,14 @@ def check(study: Study, before: Callable[[TrainConfig], None]) -> None:
     from gpt2lab.sweep.space import merged, overrides, probes
 
     found: dict[str, None] = {}
+    data = study.settings.data
     for goal in study.config.goal:
         if goal in TO_TARGET[:2] and study.settings.stop_at is None:
-            found[f"study.goal: {goal} is up to stop_at, which is null; add stop_at= to base"] = (
-                None
-            )
+            problem = f"study.goal: {goal} is up to stop_at, which is null; add stop_at= to base"
+            found[problem] = None
+        if goal.removeprefix(BEST) == unmeasured_on(data):
+            problem = f"study.goal: {goal} is not measured on data={data.kind}; choose another"
+            found[problem] = None
     for point in probes(study.space):
         told = merged(study.overrides, overrides(point, study.space))
         try:
@@ -221,9 +230,13 @@ def _read(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
 def _parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides of the study, and those of train."""
-    keys = ("name=", "runs_dir=", "json=", "study.", "study=")
+    keys = ("name=", "runs_dir=", "json=", "study.")
     own = [override for override in overrides if override.startswith(keys)]
     return own, [override for override in overrides if override not in own]
 

@@ -69,6 +69,16 @@ def test_the_space_can_be_changed_and_added_to(file):
         ({"question": " "}, "study.question: is empty"),
         ({"goal": []}, "study.goal: is empty"),
         ({"goal": "val/los"}, "study.goal: val/los is unknown; choose val/loss"),
+        (
+            {"goal": "val/los", "direction": ["minimize"]},
+            "study.goal: val/los is unknown; choose val/loss",
+        ),
+        (
+            {"goal": "best.val/bits_per_byte"},
+            "study.goal: best.val/bits_per_byte is not measured on data=sort",
+        ),
+        ({"base": [*FILE["base"], "name=x"]}, "name: is given to each trial by the study"),
+        ({"base": [*FILE["base"], "resume=auto"]}, "resume: is given to each trial by the study"),
         ({"goal": "best.train/lr"}, "study.goal: best.train/lr is not kept"),
         (
             {"goal": "steps", "base": [*FILE["base"], "stop_at=null"]},
@@ -119,6 +129,13 @@ def test_what_train_would_refuse_of_the_space_is_refused_before(file):
 def test_a_setting_that_is_varied_cannot_be_given(file):
     assert refused(file(), "optim.lr=1") == [
         "optim.lr: is varied by the study; leave it out, or give study.space.optim.lr="
+    ]
+
+
+def test_a_study_is_changed_by_its_settings_not_as_a_whole(file):
+    assert refused(file(), "study=3")[0].startswith("study: there is no such setting")
+    assert refused(file(), "resume=last") == [
+        "resume: is given to each trial by the study; leave it out"
     ]
 
 

@@ -18,7 +18,7 @@ Running text has bits_per_byte, and questions with answers have exact_match.
 
 
 def stop_at_problems(stop_at: str, data: DataConfig) -> Iterator[str]:
-    unmeasured = "val/exact_match" if isinstance(data, TextConfig) else "val/bits_per_byte"
+    unmeasured = unmeasured_on(data)
     try:
         metric, target = parse_stop_at(stop_at)
     except ValueError:
@@ -31,6 +31,11 @@ def stop_at_problems(stop_at: str, data: DataConfig) -> Iterator[str]:
         yield f"stop_at: {metric} is not measured on data={data.kind}; choose another metric"
     elif not 0 <= target <= highest or target == float("inf"):
         yield f"stop_at: {target:g} is never reached by {metric}; choose a value that can be"
+
+
+def unmeasured_on(data: DataConfig) -> str:
+    """The one of the metrics that this data does not have."""
+    return "val/exact_match" if isinstance(data, TextConfig) else "val/bits_per_byte"
 
 
 def parse_stop_at(stop_at: str) -> tuple[str, float]:

@@ -21,7 +21,7 @@ TO_TARGET = ("steps", "tokens", "seconds")
 """Goals that say how long it took to reach stop_at, where there is one."""
 BEST = "best."
 """Before a metric: its best value instead of its last."""
-OF_THE_STUDY = ("name", "runs_dir", "resume", "seed")
+OF_EACH_TRIAL = ("name", "runs_dir", "resume")
 """Settings of train that a study gives to its trials itself."""
 SEVERAL_GOALS = (Sampler.nsga2, Sampler.tpe, Sampler.random, Sampler.grid)
 
@@ -180,9 +180,9 @@ def _goal_problems(config: StudyConfig) -> Iterator[str]:
     for goal in config.goal:
         if goal.startswith(BEST) and goal.removeprefix(BEST) not in HIGHER_IS_BETTER:
             yield f"study.goal: {goal} is not kept; choose best. and {', '.join(HIGHER_IS_BETTER)}"
-        elif direction_of(goal) is None and not (config.direction and "/" in goal):
+        elif direction_of(goal) is None and not (config.direction and goal.startswith("train/")):
             known = ", ".join([*HIGHER_IS_BETTER, *FROM_SUMMARY])
-            yield f"study.goal: {goal} is unknown; choose {known}, or give study.direction, too"
+            yield f"study.goal: {goal} is unknown; choose {known}; train/... needs a direction"
     if len(config.goal) > 1 and config.sampler not in SEVERAL_GOALS:
         yield f"study.sampler: {config.sampler.name} has one goal; choose nsga2 for several"
     if len(config.goal) > 1 and config.pruner is not Pruner.none:
@@ -195,7 +195,7 @@ def _space_problems(config: StudyConfig) -> Iterator[str]:
     size = 1
     for name, told in config.space.items():
         key = f"study.space.{name}"
-        if name in OF_THE_STUDY:
+        if name in (*OF_EACH_TRIAL, "seed"):
             yield f"{key}: is given to each trial by the study; see study.seeds"
             continue
         try:
