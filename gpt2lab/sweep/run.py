@@ -1,8 +1,8 @@
 """A study from its settings to its results."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -18,9 +18,16 @@ from gpt2lab.sweep.results import failures
 from gpt2lab.sweep.sampling import check_installed, pruner
 from gpt2lab.sweep.scheduler import Scheduler
 from gpt2lab.sweep.slots import Slot, slots
-from gpt2lab.sweep.storage import check_same, open_storage, open_study
+from gpt2lab.sweep.storage import (
+    DATABASE,
+    check_same,
+    failing_as,
+    open_storage,
+    open_study,
+    place,
+)
 from gpt2lab.sweep.study import FILE, Study
-from gpt2lab.sweep.trials import Point, State, Trial, points_of
+from gpt2lab.sweep.trials import Point, State, Trial, points_of, stem_of
 from gpt2lab.sweep.warm import Warm
 
 TRAIN = "gpt2lab.train"
@@ -49,8 +56,9 @@ def run(
         if module == TRAIN and can_fork(study, places):  # it imports while the database is opened
             start = held.enter_context(closing(Warm(places[0].environment))).start
         kept, claims = begun(study)
-        Scheduler(study, kept, claims, places, start, module, on_trial).run()
-    points = points_of(kept)
+        with failing_as(RunError, place(study.config.storage, study.folder)):
+            Scheduler(study, kept, claims, places, start, module, on_trial).run()
+            points = points_of(kept)
     if points and all(point.state is State.failed for point in points):
         first = failures(points)[0]
         raise RunError(f"{study.folder}: every trial has failed, the first by: {first.reason}")
@@ -72,20 +80,56 @@ def begun(study: Study) -> tuple[optuna.Study, Claims]:
     check_writable(study.folder, "runs_dir")
     if is_run(study.folder):
         raise ConfigError(f"name: {study.folder} is a run, not a study; choose another name")
-    try:
-        study.folder.mkdir(parents=True, exist_ok=True)
+    with _folder(study.folder), failing_as(ConfigError, place(study.config.storage, study.folder)):
         storage = open_storage(study.config.storage, study.folder)
         kept = open_study(storage, study.name, directions(study.config))
         claims = Claims(storage.engine, kept._study_id)
         with claims.alone():
+            check_no_strangers(kept, study.folder)
             check_same(kept, study.definition())
             write_whole(study.folder / FILE, as_yaml(study).encode())
-    except BaseException:
-        with suppress(OSError):
-            study.folder.rmdir()
-        raise
     kept.pruner = pruner(study.config, study.settings.eval_every)
     return kept, claims
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """A folder that is there in the body, and gone if it is new and the body fails.
+
+    Raises:
+        ConfigError: if it cannot be made, or nothing can be written in it.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        if is_new and not (folder / FILE).exists():
+            with suppress(OSError):
+                for file in folder.glob(f"{DATABASE}*"):
+                    file.unlink()
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise ConfigError(
+                f"runs_dir: {folder} cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        raise
+
+
+def check_no_strangers(kept: optuna.Study, folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: if there are runs that the database knows nothing of; they would be taken for
+            trials of its points.
+    """
+    found = sorted(folder.glob("trial-*"))
+    known = {stem_of(trial.number) for trial in kept.get_trials(deepcopy=False)}
+    strangers = [one.name for one in found if one.name.partition("-seed-")[0] not in known]
+    if strangers:
+        raise ConfigError(
+            f"{folder}: holds {strangers[0]}, which its database does not know; "
+            "bring back the database, or choose another name="
+        )
 
 
 def as_yaml(study: Study) -> str:

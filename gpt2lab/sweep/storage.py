@@ -2,10 +2,13 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -52,9 +55,39 @@ def _opened(address: str | None, folder: Path) -> RDBStorage:
 
 
 def _unreached(address: str | None, folder: Path, error: Exception) -> ConfigError:
-    where = folder / DATABASE if address is None else "study.storage"
-    what = " ".join(str(getattr(error, "orig", None) or error).split())
-    return ConfigError(f"{where}: cannot be opened ({what}); check the database and its driver")
+    where = place(address, folder)
+    return ConfigError(
+        f"{where}: cannot be opened ({_why(error)}); check the database and its driver"
+    )
+
+
+def place(address: str | None, folder: Path) -> str:
+    """The database by a name without secrets."""
+    return str(folder / DATABASE) if address is None else "study.storage"
+
+
+@contextmanager
+def failing_as(error: Callable[[str], Exception], where: str) -> Iterator[None]:
+    """What goes wrong with the database in the body, in a line of our own.
+
+    Args:
+        error: made of the line.
+        where: the database.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as found:
+        raise error(
+            f"{where}: cannot be read or written ({_why(found)}); "
+            "make room if the disk is full, or bring back a copy that is whole"
+        ) from found
+
+
+def _why(error: BaseException) -> str:
+    """The reason that the database itself gives."""
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def open_study(storage: RDBStorage, name: str, directions: list[Direction]) -> optuna.Study:

@@ -135,4 +135,9 @@ def trials_of(trial: FrozenTrial) -> tuple[Trial, ...]:
 
 def name_of(number: int, seed: int) -> str:
     """The name of a trial's run."""
-    return f"trial-{number:04d}-seed-{seed}"
+    return f"{stem_of(number)}-seed-{seed}"
+
+
+def stem_of(number: int) -> str:
+    """What the names of all runs of a point begin with."""
+    return f"trial-{number:04d}"
