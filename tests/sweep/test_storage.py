@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.sweep import run as running
-from gpt2lab.sweep.run import run
+from gpt2lab.sweep.run import folder_points, run
 from gpt2lab.sweep.trials import State
 from tests.sweep.studies import STUB, start, stub_study
 
@@ -87,3 +87,9 @@ def test_a_disk_that_fills_up_ends_the_study_in_a_line_and_it_goes_on_later(tmp_
     )
     points = run(stub_study(tmp_path / "s"), module=STUB)
     assert [point.state for point in points] == [State.complete] * 4
+
+
+def test_a_commit_waits_for_no_disk_and_the_file_is_whole_at_the_end(study):
+    assert len(folder_points(study.folder)) == 2
+    with sqlite3.connect(study.folder / "study.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
