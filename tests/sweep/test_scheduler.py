@@ -243,18 +243,22 @@ def test_a_study_killed_after_every_ith_trial_ends_with_twelve(tmp_path, i):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tenths", range(20))
-def test_a_study_killed_at_any_moment_ends_with_twelve(tmp_path, tenths):
-    for after in (tenths / 10, tenths / 7, tenths / 5):
-        process = start(tmp_path / "s", 12, STUB=json.dumps({"*": {"step_seconds": 0.02}}))
-        time.sleep(after + 0.3)
+@pytest.mark.parametrize("moment", range(8))
+def test_a_study_killed_at_any_moment_ends_with_twelve(tmp_path, moment):
+    folder = tmp_path / "s"
+    for sign in ("study.db", "study.yaml", "study.yaml"):  # written in this order by every start
+        (folder / "study.yaml").unlink(missing_ok=True)
+        process = start(folder, 12, STUB=json.dumps({"*": {"step_seconds": 0.02}}))
+        while not (folder / sign).exists():
+            assert process.poll() is None
+        time.sleep(moment / 10)
         process.kill()  # the study alone: its trials leave by themselves
         process.communicate()
-    process = start(tmp_path / "s", 12)
+    process = start(folder, 12)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert states(folder_points(tmp_path / "s")) == ["complete"] * 12
-    assert is_whole(tmp_path / "s")
+    assert states(folder_points(folder)) == ["complete"] * 12
+    assert is_whole(folder)
 
 
 def test_no_trial_outlives_its_study(tmp_path):
@@ -298,3 +302,30 @@ def test_two_processes_on_one_study_never_run_the_same_trial(tmp_path):
     assert min(map(len, told)) >= 1
     assert all(len((one / "starts.txt").read_text().split()) == 1 for one in runs(tmp_path / "s"))
     assert is_whole(tmp_path / "s")
+
+
+def test_what_a_killed_process_of_two_had_begun_the_other_finishes(tmp_path):
+    slow = {"STUB": json.dumps({"*": {"step_seconds": 0.05}})}
+    one, other = (start(tmp_path / "s", 8, **slow) for _ in range(2))
+    assert one.stdout.readline()
+    one.kill()
+    one.communicate()
+    _, errors = other.communicate()
+    assert other.returncode == 0, errors
+    assert states(folder_points(tmp_path / "s")) == ["complete"] * 8
+    assert is_whole(tmp_path / "s")
+
+
+def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
+    deaf = {"step_seconds": 60, "deaf": True}
+    process = start(tmp_path / "s", 2, STUB=json.dumps({"*": deaf}))
+    while len(list((tmp_path / "s").glob("trial-*/receipt.json"))) < 2:
+        time.sleep(0.05)
+    pids = [json.loads((one / "lock").read_text())["pid"] for one in runs(tmp_path / "s")]
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)  # a patient end takes LEAVING_S
+    assert process.returncode == 130
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
