@@ -38,7 +38,7 @@ def build_trainer(
         val_check_interval=settings.eval_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        inference_mode=not shares_out(settings),  # what is gathered in it cannot be trained
+        inference_mode=not settings.is_shared_out,  # what is gathered in it cannot be trained
         logger=loggers,
         callbacks=callbacks,
         # Lightning goes by SLURM's variables otherwise: other ranks, other checks, a requeue of its
@@ -60,16 +60,10 @@ def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
     if settings.world_size == 1:
         return "auto"
     node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
-    if shares_out(settings):
+    if settings.is_shared_out:
         return instantiate("strategy", node, FSDPStrategy)
     # The gradients lie in the memory that is exchanged, not beside it.
     return instantiate("strategy", node, DDPStrategy, gradient_as_bucket_view=True)
-
-
-def shares_out(settings: TrainConfig) -> bool:
-    """Whether each device has some rows of the state only."""
-    target = settings.strategy.get("_target_", "")
-    return settings.world_size > 1 and target.startswith("gpt2lab.")
 
 
 def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:

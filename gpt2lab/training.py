@@ -35,7 +35,7 @@ from gpt2lab.report import show, show_end, summarize
 from gpt2lab.resume import Origin, show_changes
 from gpt2lab.signals import Listener
 from gpt2lab.spike import Spikes
-from gpt2lab.targets import build_callbacks, build_loggers, build_trainer, shares_out
+from gpt2lab.targets import build_callbacks, build_loggers, build_trainer
 
 log = logging.getLogger("gpt2lab")
 
@@ -91,7 +91,7 @@ class Training:
             keep=settings.checkpoint_keep,
             keep_every=settings.checkpoint_keep_every,
         )
-        saves = self.is_first or shares_out(settings)
+        saves = self.is_first or settings.is_shared_out
         self.listener = Listener(leaves=saves, counts=settings.world_size == 1)
         self.stop = Stop(
             max_steps=settings.max_steps,
@@ -108,7 +108,7 @@ class Training:
             settings, precision, self._callbacks(rank), self._loggers(), folder
         )
         self.agreement: Agreement | None = None
-        if shares_out(settings):
+        if settings.is_shared_out:
             self.agreement = Agreement(
                 module.update_lock,
                 step=lambda: self.trainer.global_step,

@@ -84,7 +84,7 @@ def test_a_plan_is_a_table_and_one_json_object_and_leaves_nothing(tmp_path):
         (["link_gigabytes_per_second=0"], "link_gigabytes_per_second: 0.0 is out of range"),
         (["hardwre=h100"], "hardwre: there is no such setting; did you mean hardware?"),
         (["model.n_head=7"], "model.n_head: 7 does not divide model.n_embd=768"),
-        (["devices=7"], "devices: 7 devices does not divide batch_size="),
+        (["devices=7"], "devices: 7 devices do not divide batch_size="),
         (["-m", "seed=0,1"], "--multirun: plan takes one set of settings at a time; leave it out"),
     ],
 )

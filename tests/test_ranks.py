@@ -54,7 +54,7 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["devices=2", "batch_size=9"], "devices: 2 devices does not divide batch_size=9"),
+        (["devices=2", "batch_size=9"], "devices: 2 devices do not divide batch_size=9"),
         (
             ["devices=2", "micro_batch_size=3"],
             "micro_batch_size: 3 on 2 devices does not divide batch_size=8",
@@ -66,6 +66,10 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
             f"devices: 4096 were asked for, {cpus()} CPU cores were found",
         ),
         (["devices=2", "strategy=single"], "strategy: single is for one device"),
+        (
+            ["strategy=fsdp", "strategy.reshard_after_forward=maybe"],
+            "strategy.reshard_after_forward: 'maybe' is not true or false",
+        ),
         (
             ["devices=2", "strategy=fsdp", "micro_batch_size=auto", "trainer=gpu"],
             "micro_batch_size: auto tries what does not fit",

@@ -93,7 +93,7 @@ def test_nodes_on_which_nobody_has_started_ranks_are_refused():
         (["num_nodes=0"], "num_nodes: 0 is out of range"),
         (
             ["devices=2", "num_nodes=3", "batch_size=8"],
-            "devices: 6 devices of 3 nodes does not divide batch_size=8",
+            "devices: 6 devices of 3 nodes do not divide batch_size=8",
         ),
         (["+trainer.num_nodes=2"], "trainer.num_nodes: is not set there; use num_nodes"),
         (["num_nodes=2", "strategy=single"], "strategy: single is for one device, not devices=2"),

@@ -86,8 +86,10 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     ranks = config.world_size
     if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
         yield (f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp")
-    is_shared = str(config.strategy.get("_target_")).startswith("gpt2lab.") and ranks > 1
-    if is_shared and config.micro_batch_size == "auto":
+    again = config.strategy.get("reshard_after_forward", True)
+    if not isinstance(again, bool):
+        yield f"strategy.reshard_after_forward: {again!r} is not true or false; give one of them"
+    if config.is_shared_out and config.micro_batch_size == "auto":
         yield (
             "micro_batch_size: auto tries what does not fit, on which ranks of strategy=fsdp would "
             "wait for each other; give a number"

@@ -107,8 +107,9 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
         if config.num_nodes > 1:
             on += f" of {config.num_nodes} nodes"
         what = f"micro_batch_size: {micro} on {on}" if micro else f"devices: {on}"
+        do = "does" if micro or devices == 1 else "do"
         yield (
-            f"{what} does not divide batch_size={config.batch_size}; "
+            f"{what} {do} not divide batch_size={config.batch_size}; "
             "choose a divisor, so that every micro-batch is whole"
         )
     kept = config.checkpoint_keep_every

@@ -97,3 +97,8 @@ class TrainConfig:
     def world_size(self) -> int:
         """Devices of all nodes: the number of ranks."""
         return self.devices * self.num_nodes
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether each device has some rows of weights, gradients and optimizer state only."""
+        return self.world_size > 1 and str(self.strategy.get("_target_")).startswith("gpt2lab.")
