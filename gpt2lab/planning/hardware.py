@@ -171,7 +171,7 @@ def card_of(name: str, precision: Precision, link: float) -> Device:
 def link_of(settings: PlanConfig, known: float) -> float:
     if settings.link_gigabytes_per_second is not None:
         return settings.link_gigabytes_per_second * 1e9
-    return min(known, NODE_LINK) if getattr(settings, "num_nodes", 1) > 1 else known
+    return min(known, NODE_LINK) if settings.num_nodes > 1 else known
 
 
 def link_by_driver(name: str) -> float:

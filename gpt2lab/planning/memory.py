@@ -64,15 +64,17 @@ def moments_of(work: Work) -> dict[str, dict[str, int]]:
     shards = work.devices if work.is_sharded else 1
     numbers = work.parameters
     stored = -(-FP32 * numbers.all // shards)
-    keeps_gradients = work.micro_batches > 1 or work.devices > 1
     held = {
         WEIGHTS: stored + in_flight(work),
         OPTIMIZER: -(-optimizer_bytes(work) // shards),
         COPIES: copies_bytes(work),
     }
     embedding = FP32 * numbers.embedding
-    gradients = stored + gradients_in_flight(work)
-    before = gradients if keeps_gradients else 0
+    before = gradients_before(work)
+    # A block's are on their way while those of the next one are computed.
+    summed = gradients_in_flight(work)
+    # Of the embedding: what adds up or is sent, and what is added to it.
+    last = 2 if work.micro_batches > 1 or work.devices > 1 else 1
     saved = activation_bytes(work)
     return {
         "the loss": {
@@ -90,17 +92,23 @@ def moments_of(work: Work) -> dict[str, dict[str, int]]:
         },
         "the backward pass": {
             **held,
-            GRADIENTS: before + embedding,
+            GRADIENTS: before + summed + embedding,
             ACTIVATIONS: saved + block_workspace(work),
             LOGITS: 0,
         },
         "the end of the backward pass": {
             **held,
-            GRADIENTS: gradients + (2 if keeps_gradients else 1) * embedding,
+            GRADIENTS: max(before, stored + summed) + last * embedding,
             ACTIVATIONS: saved // max(1, work.model.n_layer),
             LOGITS: 0,
         },
-        "the update": {**held, GRADIENTS: gradients, ACTIVATIONS: 0, LOGITS: 0},
+        "the update": {
+            **held,
+            WEIGHTS: stored,
+            GRADIENTS: stored,
+            ACTIVATIONS: 0,
+            LOGITS: 0,
+        },
     }
 
 
@@ -121,16 +129,29 @@ def copies_bytes(work: Work) -> int:
 
 
 def in_flight(work: Work) -> int:
-    """Of sharded weights, those that are whole: the embedding, a block, and the one after it."""
+    """Of sharded weights, those that are whole: a block's and those of the one after it, or all
+    blocks'; in fp32, whatever the products are in, norms, positions and the embedding."""
     if not work.is_sharded:
         return 0
     numbers = work.parameters
-    return work.width * (numbers.embedding + numbers.rest + 2 * numbers.block)
+    blocks = numbers.n_layer if work.keeps_blocks else min(2, numbers.n_layer)
+    norms = numbers.n_layer * (numbers.block - numbers.block_products)
+    in_fp32 = numbers.embedding + numbers.rest + norms
+    return FP32 * in_fp32 + work.width * blocks * numbers.block_products
+
+
+def gradients_before(work: Work) -> int:
+    """What is there when a backward pass begins: of the micro-batches before it, and ddp's buckets.
+
+    By fsdp too it is whole on each device: gradients are summed once a step.
+    """
+    has_buckets = work.devices > 1 and not work.is_sharded
+    return FP32 * work.parameters.all if work.micro_batches > 1 or has_buckets else 0
 
 
 def gradients_in_flight(work: Work) -> int:
-    """Of sharded gradients, those of a block, and of the one before it, on their way."""
-    return 2 * work.width * work.parameters.block if work.is_sharded else 0
+    """Of sharded gradients, a block's, and in fp32 what is sent of it and of the one before it."""
+    return (work.width + 2 * FP32) * work.parameters.block if work.is_sharded else 0
 
 
 def activation_bytes(work: Work) -> int:
@@ -224,7 +245,7 @@ def logits_bytes(work: Work) -> int:
     rows = min(CHUNK_ROWS, n)
     stored = work.parameters.embedding // C
     tile = rows if work.on_gpu else CPU_TILE_ROWS
-    head = 0 if width == FP32 or work.is_sharded else width * stored * C
+    head = 0 if width == FP32 else width * stored * C
     reads = 0 if width == FP32 else width * n * C
     gradients = width * stored * C + width * n * C
     return hidden + head + reads + gradients + rows * stored * width + 2 * FP32 * tile * stored

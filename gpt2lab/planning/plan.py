@@ -155,7 +155,7 @@ def rates_of(settings: PlanConfig, work: Work, device: Device, assumed: list[str
 def exchange_assumed(work: Work, device: Device) -> str:
     what = "gradients are summed while the last micro-batch goes backward"
     if work.is_sharded:
-        what = "weights are gathered and gradients summed while each micro-batch is computed"
+        what = "weights are gathered for each micro-batch and gradients summed with the last"
     return f"{what}, at {LINK_SHARE:.0%} of {device.link_bytes_per_second / 1e9:g} GB/s"
 
 

@@ -85,14 +85,15 @@ def exchange(work: Work, products: float, bytes_per_second: float) -> float:
     """Seconds of a step in which a device waits for the others' numbers.
 
     ddp sums gradients once a step, while the last micro-batch goes backward, which is two thirds of
-    its time. fsdp gathers each micro-batch's weights twice and sums its gradients once, while
-    anything is computed. A ring of k devices sends (k - 1) / k of the numbers in each such turn,
-    twice for a sum that all of them get.
+    its time. fsdp gathers the weights for each pass of each micro-batch, or once for both, and sums
+    gradients once a step, while anything is computed. A ring of k devices sends (k - 1) / k of the
+    numbers in each such turn, twice for a sum that all of them get.
     """
     if work.devices == 1:
         return 0.0
     turn = (work.devices - 1) / work.devices * work.parameters.all / bytes_per_second
     if work.is_sharded:
-        sent = work.micro_batches * turn * (2 * work.width + FP32)
+        passes = work.micro_batches * (1 if work.keeps_blocks else 2)
+        sent = turn * (passes * work.width + FP32)
         return max(0.0, sent - products)
     return max(0.0, turn * 2 * FP32 - products / work.micro_batches * 2 / 3)

@@ -4,7 +4,6 @@ Legend: n = B * T tokens at once, C = n_embd, H heads, V vocabulary.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -58,6 +57,7 @@ class Work:
         devices: of all nodes together.
         nodes: machines.
         is_sharded: weights, gradients and optimizer are divided among the devices (fsdp).
+        keeps_blocks: fsdp has the weights of all blocks whole from one pass to the other.
         uses_muon: for the matrices of the blocks.
         is_masked: attention stays within a document, by a mask (B, 1, T, T).
         counted: share of the positions that have a target.
@@ -74,6 +74,7 @@ class Work:
     devices: int
     nodes: int
     is_sharded: bool
+    keeps_blocks: bool
     uses_muon: bool
     is_masked: bool
     counted: float
@@ -121,8 +122,7 @@ def work_of(settings: TrainConfig, precision: Precision, on_gpu: bool) -> Work:
     """
     with torch.device("meta"):
         model = GPT2(settings.model)
-    nodes = getattr(settings, "num_nodes", 1)
-    devices = settings.devices * nodes
+    devices = settings.world_size
     share = settings.batch_size // devices
     # With auto, the largest that fits is found once memory is known.
     rows = settings.micro_batch_size if isinstance(settings.micro_batch_size, int) else share
@@ -135,8 +135,9 @@ def work_of(settings: TrainConfig, precision: Precision, on_gpu: bool) -> Work:
         tokens=tokens,
         micro_batches=share // rows,
         devices=devices,
-        nodes=nodes,
-        is_sharded=is_sharded(settings.strategy) and devices > 1,
+        nodes=settings.num_nodes,
+        is_sharded=settings.is_shared_out,
+        keeps_blocks=not settings.strategy.get("reshard_after_forward", True),
         uses_muon=isinstance(settings.optim, MuonConfig),
         is_masked=is_masked(settings),
         counted=counted_share(settings),
@@ -181,9 +182,3 @@ def is_masked(settings: TrainConfig) -> bool:
     if isinstance(data, TextConfig):
         return data.document_mask
     return isinstance(data, PairsConfig) and data.packed
-
-
-def is_sharded(strategy: dict[str, Any]) -> bool:
-    """Whether a strategy divides weights, gradients and optimizer among the devices."""
-    target = str(strategy.get("_target_"))
-    return "ModelParallel" in target or "FSDP" in target

@@ -19,7 +19,7 @@ from gpt2lab.planning.memory import (
     moments_of,
 )
 from gpt2lab.planning.work import Work
-from tests.planning.works import FSDP, settings, work
+from tests.planning.works import settings, work
 
 # Widths, heads and lengths that no two tensors share by chance.
 TINY = (
@@ -29,6 +29,7 @@ TINY = (
     "model.block_size=20",
     "batch_size=5",
 )
+SHARED = (*TINY, "batch_size=8", "devices=4")
 
 
 def batch_of(work: Work) -> Batch:
@@ -139,13 +140,32 @@ def test_gradients_are_kept_from_one_micro_batch_to_the_next():
 
 
 def test_fsdp_divides_what_is_stored_and_holds_whole_what_is_computed():
-    words = [*TINY, "batch_size=8", "devices=4"]
-    whole, parts = (moments_of(work(*words, *more))["the update"] for more in ([], [FSDP]))
-    numbers = work(*words).parameters
-    assert parts[OPTIMIZER] == pytest.approx(whole[OPTIMIZER] / 4, abs=4)
-    in_flight = 2 * (numbers.embedding + numbers.rest + 2 * numbers.block)
-    assert parts[WEIGHTS] == pytest.approx(whole[WEIGHTS] / 4 + in_flight, abs=4)
-    assert parts[COPIES] == 0
+    whole, shape = work(*SHARED), work(*SHARED, "strategy=fsdp")
+    stored, numbers = moments_of(whole)["the update"], shape.parameters
+    update, loss = moments_of(shape)["the update"], moments_of(shape)["the loss"]
+    for part in (WEIGHTS, GRADIENTS, OPTIMIZER):
+        assert update[part] == pytest.approx(stored[part] / 4, abs=4)
+    norms = 3 * 4 * 48  # of each block two, weight and bias
+    in_fp32 = 4 * (numbers.embedding + numbers.rest + norms)
+    in_bf16 = 2 * 2 * numbers.block_products  # of two blocks
+    assert loss[WEIGHTS] == update[WEIGHTS] + in_fp32 + in_bf16
+    assert (loss[GRADIENTS], loss[COPIES]) == (0, 0)
+
+
+def test_fsdp_adds_up_whole_gradients_on_each_device():
+    whole = moments_of(work(*SHARED, "micro_batch_size=1"))["the loss"][GRADIENTS]
+    parts = moments_of(work(*SHARED, "micro_batch_size=1", "strategy=fsdp"))
+    assert parts["the loss"][GRADIENTS] == whole == 4 * work(*SHARED).parameters.all
+    assert parts["the update"][GRADIENTS] == pytest.approx(whole / 4, abs=4)
+
+
+def test_blocks_that_are_kept_between_the_passes_are_all_whole():
+    words = [*SHARED, "strategy=fsdp"]
+    once, kept = (
+        moments_of(work(*words, f"strategy.reshard_after_forward={again}"))["the loss"][WEIGHTS]
+        for again in ("true", "false")
+    )
+    assert kept - once == 2 * work(*words).parameters.block_products  # the third block
 
 
 def test_without_a_copy_for_products_there_is_none_in_fp32():

@@ -5,7 +5,7 @@ import pytest
 from gpt2lab.data.prepare import prepare
 from gpt2lab.planning.plan import ASSUMED_CHARACTERS, make_plan
 from gpt2lab.planning.table import duration, operations, show, size, tokens
-from tests.planning.works import FSDP, settings
+from tests.planning.works import settings
 
 XL = ("model=xl", "data=fineweb_edu", "experiment=gpt2_xl_fineweb", "hardware=h100")
 
@@ -17,7 +17,7 @@ def plan_of(*overrides):
 
 
 def test_gpt2_xl_on_eight_h100():
-    plan = plan_of(*XL, FSDP, "devices=8", "price_per_hour=2.5")
+    plan = plan_of(*XL, "strategy=fsdp", "devices=8", "price_per_hour=2.5")
     found = plan.results()
     assert found["parameters"] == 1_557_611_200
     assert found["tokens_a_step"] == 1024 * 1024
@@ -49,7 +49,7 @@ def test_without_fsdp_the_same_does_not_fit_and_the_ways_are_told(capsys):
 
 
 def test_an_efficiency_of_ones_own_is_not_assumed():
-    plan = plan_of(*XL, "devices=8", FSDP, "efficiency=0.5")
+    plan = plan_of(*XL, "devices=8", "strategy=fsdp", "efficiency=0.5")
     assert plan.utilisation == pytest.approx(0.5, rel=0.01)
     assert not [text for text in plan.assumed if "efficiency" in text]
 

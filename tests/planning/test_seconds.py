@@ -9,7 +9,7 @@ from gpt2lab.config import AdamWConfig, MuonConfig
 from gpt2lab.planning import timing
 from gpt2lab.planning.seconds import HOST, LINK_SHARE, Known, exchange, seconds_of
 from gpt2lab.planning.timing import Timed, timed
-from tests.planning.works import FSDP, work
+from tests.planning.works import work
 
 TINY = ("model.n_layer=3", "model.n_head=2", "model.n_embd=16", "model.block_size=8")
 SMALL = ("model=small", "batch_size=8", "micro_batch_size=2")
@@ -42,12 +42,17 @@ def test_ddp_waits_for_what_the_last_backward_pass_does_not_hide():
     assert exchange(shape, 100.0, 1e9) == 0
 
 
-def test_fsdp_sends_more_the_more_micro_batches_there_are():
-    words = ("model=small", "batch_size=16", "devices=4", FSDP)
-    once, twice = work(*words), work(*words, "micro_batch_size=2")
-    sent = 3 / 4 * once.parameters.all * (2 + 2 + 4)  # bf16 twice, gradients in fp32
-    assert exchange(once, 0.0, 1e9) == pytest.approx(sent / 1e9)
-    assert exchange(twice, 0.0, 1e9) == pytest.approx(2 * sent / 1e9)
+def test_fsdp_gathers_weights_for_every_micro_batch_and_sums_gradients_once():
+    words = ("model=small", "batch_size=16", "devices=4", "strategy=fsdp")
+    keeps = "strategy.reshard_after_forward=false"
+    turn = 3 / 4 * work(*words).parameters.all / 1e9
+    for more, weights in (
+        ([], 2 + 2),  # bf16, forward and backward
+        ([keeps], 2),
+        (["micro_batch_size=2"], 2 * (2 + 2)),
+        (["micro_batch_size=2", keeps], 2 * 2),
+    ):
+        assert exchange(work(*words, *more), 0.0, 1e9) == pytest.approx(turn * (weights + 4))
 
 
 def test_only_a_share_of_a_link_is_counted_on():

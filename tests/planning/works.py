@@ -8,8 +8,6 @@ from gpt2lab.planning.hardware import GIB, Device
 from gpt2lab.planning.plan import with_vocabulary
 from gpt2lab.planning.work import Work, work_of
 
-FSDP = "strategy=fsdp"
-
 
 def settings(*overrides: str) -> PlanConfig:
     composed = settings_from("plan", ["data=text", "data.path=x", "~experiment", *overrides])
