@@ -110,7 +110,9 @@ class GPT2LightningModule(LightningModule):
             state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
             with self.no_exchange():
                 self.micro_batch_size = largest_that_fits(
-                    len(batch.inputs), lambda rows: fits(self.model, batch, rows, state)
+                    len(batch.inputs),
+                    lambda rows: fits(self.model, batch, rows, state),
+                    self.device,
                 )
         part = self.parts(batch)[0]
         self.backends["attention"] = attention_kernel(self.model, part)

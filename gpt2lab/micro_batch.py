@@ -14,18 +14,22 @@ from gpt2lab.errors import RunError
 from gpt2lab.model import GPT2
 
 
-def largest_that_fits(rows: int, fits: Callable[[int], bool]) -> int:
+def largest_that_fits(rows: int, fits: Callable[[int], bool], device: torch.device) -> int:
     """The largest divisor of `rows` that fits on all ranks.
 
     Args:
         rows: of a rank's share of a step.
         fits: tries a micro-batch of so many rows.
+        device: that of this rank, by which it can reach the others.
     Raises:
         RunError: if not even one row does.
     """
     for count in range(rows, 0, -1):
+        if rows % count:
+            continue
         # A rank may have less memory than the others, so that all say for all what does not fit.
-        if rows % count == 0 and not ranks.total(torch.tensor(float(not fits(count)))):
+        (is_too_much,) = ranks.largest([float(not fits(count))], device)
+        if not is_too_much:
             return count
     raise RunError(
         "micro_batch_size: not one sequence fits into the memory; choose a smaller model or "

@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from gpt2lab import ranks
 from gpt2lab.batch import Batch
 from gpt2lab.config import GPT2Config
 from gpt2lab.errors import RunError
 from gpt2lab.micro_batch import fits, largest_that_fits
 from gpt2lab.model import GPT2
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("room", "found"), [(99, 12), (12, 12), (11, 6), (5, 4), (1, 1)])
@@ -18,13 +21,26 @@ def test_the_largest_divisor_that_fits_is_taken(room, found):
         tried.append(rows)
         return rows <= room
 
-    assert largest_that_fits(12, has_room) == found
+    assert largest_that_fits(12, has_room, CPU) == found
     assert tried == [rows for rows in (12, 6, 4, 3, 2, 1) if rows >= found]
+
+
+def test_ranks_ask_each_other_by_their_devices(monkeypatch):
+    """NCCL carries no tensor of a CPU."""
+    gpu, asked = torch.device("cuda", 1), []
+
+    def another_has_room_for_two(values, device):
+        asked.append(device)
+        return [max(*values, float(len(asked) < 2))]
+
+    monkeypatch.setattr(ranks, "largest", another_has_room_for_two)
+    assert largest_that_fits(4, lambda rows: True, gpu) == 2
+    assert asked == [gpu, gpu]
 
 
 def test_where_no_row_fits_the_error_says_what_to_do():
     with pytest.raises(RunError, match=r"micro_batch_size: not one sequence .* choose a smaller"):
-        largest_that_fits(4, lambda rows: False)
+        largest_that_fits(4, lambda rows: False, CPU)
 
 
 def test_trying_leaves_no_gradient_and_does_not_touch_weights(monkeypatch):
@@ -42,7 +58,7 @@ def test_trying_leaves_no_gradient_and_does_not_touch_weights(monkeypatch):
 
     monkeypatch.setattr(GPT2, "loss", with_room_for_two)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
-    found = largest_that_fits(4, lambda rows: fits(model, Batch(ids, ids), rows, ()))
+    found = largest_that_fits(4, lambda rows: fits(model, Batch(ids, ids), rows, ()), CPU)
     assert (found, rows_at_once) == (2, [4, 2, 2])
     assert all(p.grad is None for p in model.parameters())
     for name, tensor in model.state_dict().items():
