@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger as LightningsWandbLogger
 
+from gpt2lab.checkpoint.folder import files_of
 from gpt2lab.checkpoint.manifest import Entry, Manifest, read_manifest
 from gpt2lab.config import HIGHER_IS_BETTER
 from gpt2lab.metrics import read_metrics
@@ -115,8 +116,9 @@ class WandbLogger(LightningsWandbLogger):
             metadata={"step": entry.step, manifest.monitor: entry.metric, "sha256": entry.sha256},
         )
         # Where it lies: nothing is removed any more, and a copy would take as much room again.
-        path = self.folder / "checkpoints" / entry.file
-        artifact.add_file(str(path), policy="immutable", skip_cache=True)
+        files = files_of(self.folder / "checkpoints" / entry.file)
+        for name, file in files.items():
+            artifact.add_file(str(file), name=name, policy="immutable", skip_cache=True)
         self.experiment.log_artifact(artifact, aliases=aliases(entry, manifest))
 
 

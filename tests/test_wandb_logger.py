@@ -142,9 +142,9 @@ def test_two_runs_of_one_process_are_two(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 def test_two_ranks_are_one_run_and_leave_no_process(tmp_path):
     environment = {**os.environ, "GPT2LAB_TEST": str(tmp_path)}
-    command = [sys.executable, "-m", "gpt2lab.train", *TINY, *WANDB, "max_steps=2", "devices=2"]
+    command = [sys.executable, "-m", "gpt2lab.train", *TINY, *WANDB, "max_steps=2"]
     subprocess.run(
-        [*command, f"runs_dir={tmp_path}", "name=a"],
+        [*command, "devices=2", "strategy=fsdp", f"runs_dir={tmp_path}", "name=a"],
         env=environment,
         check=True,
         capture_output=True,
@@ -153,6 +153,10 @@ def test_two_ranks_are_one_run_and_leave_no_process(tmp_path):
     (leg,) = logged(tmp_path / "a")
     assert [row["_step"] for row in leg.rows] == [1, 2]
     assert leg.exit_code == 0
+    artifact = leg.artifacts[-1]
+    checkpoint = tmp_path / "a" / "checkpoints" / "step-000002.ckpt"
+    files = {file.path: Path(file.local_path) for file in artifact.manifest.contents}
+    assert files == {f"step-000002.ckpt/{file.name}": file for file in checkpoint.iterdir()}
     mark = f"GPT2LAB_TEST={tmp_path}".encode()
     assert not [p for p in Path("/proc").glob("[0-9]*/environ") if mark in readable(p)]
 

@@ -56,9 +56,16 @@ def file_of(path: Path) -> Path:
     return path / INDEX if is_folder(path) else path
 
 
+def files_of(path: Path) -> dict[str, Path]:
+    """A checkpoint's files, by their names beside other checkpoints."""
+    if not path.is_dir():
+        return {path.name: path}
+    return {f"{path.name}/{file.name}": file for file in sorted(path.iterdir())}
+
+
 def size_of(path: Path) -> int:
     """Bytes of a checkpoint's files."""
-    return sum(f.stat().st_size for f in path.iterdir()) if path.is_dir() else path.stat().st_size
+    return sum(file.stat().st_size for file in files_of(path).values())
 
 
 def files_of_ranks(path: Path) -> list[Path]:
