@@ -1,7 +1,7 @@
 """Optimizers, which parameters they decay, and learning rates as pure functions of the step."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from gpt2lab.config import (
+    AdamWConfig,
     CosineConfig,
     MuonConfig,
     OptimConfig,
@@ -16,6 +17,9 @@ from gpt2lab.config import (
     WSDConfig,
 )
 from gpt2lab.ranks import is_shared_out, own, own_rows
+
+SHARE = "share_of_lr"
+"""In a group of parameters, the share of the learning rate that they have, if not all of it."""
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
@@ -32,10 +36,10 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest."""
-    if not isinstance(config, MuonConfig):
-        return _adamw(model.parameters(), config)
     hidden = [p for name, p in model.named_parameters() if ".h." in name and p.dim() == 2]
     taken = {id(p) for p in hidden}
+    if not isinstance(config, MuonConfig):
+        return _adamw(model.parameters(), config, hidden)
     kind = SharedMuon if any(map(is_shared_out, hidden)) else Muon
     muon = kind(
         hidden,
@@ -50,13 +54,40 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     )
 
 
-def _adamw(parameters: Iterable[nn.Parameter], config: OptimConfig) -> AdamW:
+def _adamw(
+    parameters: Iterable[nn.Parameter], config: OptimConfig, hidden: Sequence[nn.Parameter] = ()
+) -> AdamW:
+    """
+    Args:
+        hidden: the matrices among them whose rate may depend on the width.
+    """
+    groups = decay_groups(parameters, config.weight_decay)
+    if isinstance(config, AdamWConfig) and config.base_width is not None:
+        groups = apart(groups, hidden, config.base_width / min(hidden[0].shape))
     return AdamW(
-        decay_groups(parameters, config.weight_decay),
+        groups,
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         fused=True,  # three times faster, on CPUs too
     )
+
+
+def apart(
+    groups: Iterable[dict[str, Any]], parameters: Iterable[nn.Parameter], share: float
+) -> list[dict[str, Any]]:
+    """The groups with some of their parameters in groups of their own, at a share of the rate.
+
+    One rate for models of many widths: an update of Adam's is as large in each weight whatever the
+    width, so that what it changes behind a matrix grows with the matrix' inputs, and a share of 1 /
+    width undoes that (Yang et al. 2022, Tensor Programs V). Their initial weights and scale of the
+    head are not ours: those stay GPT-2's.
+    """
+    chosen, found = {id(p) for p in parameters}, []
+    for group in groups:
+        rest = [p for p in group["params"] if id(p) not in chosen]
+        taken = [p for p in group["params"] if id(p) in chosen]
+        found += [{**group, "params": rest}, {**group, "params": taken, SHARE: share}]
+    return [group for group in found if group["params"]]
 
 
 class SharedMuon(Muon):
@@ -157,7 +188,7 @@ def _progress(step: int, start: int, end: int) -> float:
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get(SHARE, 1.0)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -126,6 +126,12 @@ def changed_settings(
             f"optim: {new} cannot go on from the state of {old}; "
             "leave optim out, or start a new run"
         )
+    elif None in (widths := changed.get("optim.base_width", ())):
+        old, new = map(shown, widths)
+        problems.append(
+            f"optim.base_width: {old} in the checkpoint, {new} now, and the state is laid out for "
+            "one of them; leave it out, or start a new run"
+        )
     if settings.init_from != stored.get("init_from"):
         old, new = shown(stored.get("init_from")), shown(settings.init_from)
         problems.append(

@@ -167,6 +167,8 @@ def test_another_optimizer_cannot_go_on_and_the_run_is_left_alone(short):
     with pytest.raises(ConfigError, match="optim: muon cannot go on from the state of adamw"):
         resume(first, "resume=last", "optim=muon", "max_steps=9")
     assert (first.folder / "config.yaml").read_text() == before
+    with pytest.raises(ConfigError, match=r"optim.base_width: null in the checkpoint, 24 now"):
+        resume(first, "resume=last", "optim.base_width=24", "max_steps=9")
 
 
 def test_auto_starts_afresh_where_no_checkpoint_was_written(short):

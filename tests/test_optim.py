@@ -17,6 +17,7 @@ from gpt2lab.optim import (
     clip_gradients,
     gradient_norm,
     learning_rate_factor,
+    set_learning_rate,
 )
 
 
@@ -36,7 +37,10 @@ def names_by_decay(model, optimizer):
     }
 
 
-@pytest.mark.parametrize("config", [AdamWConfig(), MuonConfig()], ids=lambda c: c.kind)
+CONFIGS = [AdamWConfig(), AdamWConfig(base_width=4), MuonConfig()]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=["adamw", "scaled", "muon"])
 def test_matrices_and_embeddings_decay_and_nothing_else(tiny_model, config):
     decays = names_by_decay(tiny_model, build_optimizer(tiny_model, config))
     assert decays.keys() == dict(tiny_model.named_parameters()).keys()
@@ -53,8 +57,31 @@ def test_muon_takes_the_matrices_of_the_blocks_only(tiny_model):
     assert names == {f"transformer.h.{i}.{m}.weight" for i in (0, 1) for m in matrices}
 
 
+def test_by_base_width_matrices_of_the_blocks_learn_at_the_inverse_of_the_width(tiny_model):
+    optimizer = build_optimizer(tiny_model, AdamWConfig(base_width=4))
+    set_learning_rate(optimizer, 0.8)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    width = tiny_model.config.n_embd
+    for name, parameter in tiny_model.named_parameters():
+        is_hidden = ".h." in name and parameter.dim() == 2
+        assert rates[id(parameter)] == pytest.approx(0.8 * 4 / width if is_hidden else 0.8), name
+
+
+def test_at_the_width_that_the_rate_is_meant_for_nothing_changes(tiny_config):
+    models = [GPT2(tiny_config) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, width in zip(models, (None, tiny_config.n_embd), strict=True):
+        optimizer = build_optimizer(model, AdamWConfig(base_width=width))
+        set_learning_rate(optimizer, 0.01)
+        step(model, optimizer)
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
-    "config", [AdamWConfig(lr=0.01), MuonConfig(lr=0.01)], ids=lambda c: c.kind
+    "config",
+    [AdamWConfig(lr=0.01), AdamWConfig(lr=0.01, base_width=4), MuonConfig(lr=0.01)],
+    ids=["adamw", "scaled", "muon"],
 )
 def test_a_saved_optimizer_goes_on_as_the_straight_one(tiny_config, config):
     models = [GPT2(tiny_config) for _ in range(2)]

@@ -119,6 +119,7 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["~optim.lr"], ["optim.lr: cannot be deleted"]),
         (["optim.momentum=0.5"], ["optim.momentum: there is no such setting; choose one of"]),
         (["optim=muon", "optim.momentum=0.5"], None),
+        (["optim=muon", "optim.base_width=48"], ["optim.base_width: there is no such setting"]),
         (["a", ">=", "1.0"], ["a: cannot be", ">=: cannot be", "1.0: cannot be"]),
         (["name=${oc.env:GPT2LAB_NOT_SET}"], ["name: environment variable GPT2LAB_NOT_SET is not"]),
         (["runs_dir="], ["runs_dir: is empty; give a value"]),

@@ -27,6 +27,8 @@ class AdamWConfig(OptimConfig):
     """AdamW for every parameter."""
 
     kind: str = "adamw"
+    base_width: int | None = ranged(None, ge=1)
+    """Width that lr is for: the blocks' matrices learn at lr * base_width / n_embd; null: at lr."""
 
 
 @dataclass
