@@ -22,7 +22,7 @@ def test_a_wheel_carries_the_settings_and_the_studies(tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import gpt2lab;"
         f"assert gpt2lab.__file__.startswith({str(site)!r});"
-        "from gpt2lab.sweep.study import studies; assert 'sort_lr' in studies();"
+        "from gpt2lab.sweep.study import studies; assert {'sort_lr', 'char_optim'} <= {*studies()};"
         "from gpt2lab import fit;"
         "print(fit(['model=nano', 'max_steps=2', 'name=a', 'stop_at=null']).summary['steps'])"
     )
