@@ -115,6 +115,7 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.prepare",
         "gpt2lab.sample",
         "gpt2lab.sweep.__main__",
+        "gpt2lab.sweep.report",
         "gpt2lab.sweep.results",
         "gpt2lab.sweep.run",
         "gpt2lab.tokenizer",

@@ -2,16 +2,25 @@
 
 import json
 import sys
+import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
-from gpt2lab.errors import ConfigError
-from gpt2lab.sweep.study import load, questions
+from gpt2lab.errors import ConfigError, RunError
+from gpt2lab.sweep.study import Study, load, questions
+
+if TYPE_CHECKING:
+    from gpt2lab.sweep.trials import Point
+
+REPORT = "report"
 
 PURPOSE = """\
 Run a study: trainings that differ in a few settings, side by side, until a question is answered.
 Settings of train (max_steps=50) reach every trial, study.<setting>= changes the study. The same
-command, given again, finishes what is missing.
+command, given again, finishes what is missing. `sweep report <folder of a study>` says anew what
+it has found so far, and writes its page and pictures.
 
 studies
 """
@@ -21,25 +30,58 @@ def main() -> int:
     has_help = {"--help", "-h"} & set(sys.argv[1:])
     flags = arguments("sweep", PURPOSE + questions() if has_help else "")
     words = [word for word in flags.overrides if "=" not in word and not word.startswith("~")]
-    if len(words) > 1:
-        raise ConfigError(f"sweep: {' '.join(words)} are several studies; name one at a time")
+    is_report = words[:1] == [REPORT]
+    asked = words[1:] if is_report else words
+    if len(asked) > 1:
+        raise ConfigError(f"sweep: {' '.join(asked)} are several studies; name one at a time")
     if find_spec("optuna") is None:
         raise ConfigError("sweep: optuna is not installed; pip install 'gpt2lab[sweep]'")
+    overrides = [word for word in flags.overrides if word not in words]
+    word = asked[0] if asked else ""
+    if is_report:
+        return _report(word, overrides, flags.config_dir)
     from gpt2lab.launch import check_devices
     from gpt2lab.train import see_to
 
-    overrides = [word for word in flags.overrides if word not in words]
-    study = load(words[0] if words else "", overrides, flags.config_dir, see_to)
+    study = load(word, overrides, flags.config_dir, see_to)
     if flags.cfg:
         print_settings({"study": study.public(), **study.printable})
         return 0
     check_devices(study.settings)
-    from gpt2lab.sweep.results import as_json, line, show
-    from gpt2lab.sweep.run import run
+    from gpt2lab.sweep.results import line
+    from gpt2lab.sweep.run import folder_points, run
 
-    points = run(study, lambda *told: print(line(*told), flush=True))
-    show(study, points)
-    print(json.dumps(as_json(study, points)) if study.json else study.folder, flush=True)
+    try:
+        points = run(study, lambda *told: print(line(*told), flush=True))
+    except RunError:
+        _tell(study, folder_points(study.folder, study.config.storage))
+        raise
+    return _tell(study, points)
+
+
+def _report(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
+    from gpt2lab.sweep.report import of_folder
+    from gpt2lab.sweep.run import folder_points
+
+    study = of_folder(word, overrides, config_dirs)
+    return _tell(study, folder_points(study.folder, study.config.storage))
+
+
+def _tell(study: Study, points: "list[Point]") -> int:
+    from gpt2lab.sweep import report, results
+
+    results.show(study, points)
+    try:
+        report.write(study, points)
+        report.tell(study, points)
+    except OSError as error:  # what was found is in the database
+        warnings.warn(
+            f"{study.folder}: {error.strerror}; make room, and python -m gpt2lab.sweep report "
+            f"{study.folder}",
+            stacklevel=1,
+        )
+    told = json.dumps(results.as_json(study, points)) if study.json else study.folder
+    print(told, flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What a study has come to: points in order, how sure the best is, and what went wrong."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,20 +10,22 @@ from rich.text import Text
 
 from gpt2lab.config.changes import shown
 from gpt2lab.config.settings import Direction
-from gpt2lab.statistics import Interval, few_interval, unlike
+from gpt2lab.statistics import ALPHA_INVERSE, Interval, few_interval, unlike
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point, State, Trial
 
+MOST_ROWS = 20
+"""Points that the terminal shows."""
 FEWEST_SEEDS = 4
 """Of three and three trials, p is never below 0.1."""
 
 
-def ranked(points: Sequence[Point], direction: Direction) -> list[Point]:
-    """The complete points, the best of the first goal first."""
-    complete = [point for point in points if point.value is not None]
+def ranked(points: Sequence[Point], direction: Direction, goal: int = 0) -> list[Point]:
+    """The complete points, the best of a goal first."""
+    complete = [point for point in points if point.values]
     sign = -1.0 if direction is Direction.maximize else 1.0
-    return sorted(complete, key=lambda point: (sign * (point.value or 0.0), point.number))
+    return sorted(complete, key=lambda point: (sign * point.values[goal], point.number))
 
 
 def of_goal(point: Point, goal: int = 0) -> list[float]:
@@ -43,6 +45,17 @@ def best_two(points: Sequence[Point], direction: Direction) -> float | None:
     if len(pair) < 2 or min(map(len, pair)) < FEWEST_SEEDS or not all(map(math.isfinite, values)):
         return None
     return unlike(*pair)
+
+
+def certainty(study: Study, points: Sequence[Point]) -> str:
+    """Whether the best two differ, in words; nothing where seeds are too few to tell."""
+    direction = directions(study.config)[0]
+    p = best_two(points, direction)
+    if p is None:
+        return ""
+    first, second = (point.number for point in ranked(points, direction)[:2])
+    said = "differ" if p <= 1 / ALPHA_INVERSE else "cannot be told apart"
+    return f"The best two, points {first} and {second}, {said}: p = {p:.2g}."
 
 
 def counts(points: Sequence[Point]) -> dict[str, int]:
@@ -101,11 +114,15 @@ def number(value: float) -> str:
 def line(one: Trial, ended: int, total: int) -> str:
     """A trial that has ended, in a line."""
     what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {one.reason}"
-    params = " ".join(f"{k}={_short(v)}" for k, v in one.params.items())
+    params = params_text(one.params)
     return f"{ended}/{total}  {one.folder.name}  {params}  {what}  {one.seconds:.1f} s"
 
 
-def _short(value: Any) -> str:
+def params_text(params: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value_text(value)}" for name, value in params.items())
+
+
+def value_text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else shown(value)
 
 
@@ -118,23 +135,24 @@ def show(study: Study, points: Sequence[Point]) -> None:
     console.print(", ".join(f"{n} {name}" for name, n in found.items()))
     for one in failures(points):
         console.print(Text(f"failed: {one.folder.name}: {one.reason}"), soft_wrap=True)
-    p = best_two(points, directions(study.config)[0])
-    if p is not None:
-        console.print(f"the best two differ at p = {p:.2g}")
+    if told := certainty(study, points):
+        console.print(told)
 
 
 def table(study: Study, points: Sequence[Point]) -> Table:
-    """Complete points, the best first; of several goals, in the order of the first."""
+    """The best complete points, in order; of several goals, in that of the first."""
     names = [p.name for p in study.space]
     found = Table("point", *names, *study.config.goal)
-    for point in ranked(points, directions(study.config)[0]):
-        cells = [_short(point.params[name]) for name in names]
-        goals = [_with_interval(interval(point, i)) for i in range(len(point.values))]
+    for point in ranked(points, directions(study.config)[0])[:MOST_ROWS]:
+        cells = [value_text(point.params[name]) for name in names]
+        goals = [with_interval(point, i) for i in range(len(point.values))]
         found.add_row(str(point.number), *map(Text, [*cells, *goals]))
     return found
 
 
-def _with_interval(found: Interval) -> str:
+def with_interval(point: Point, goal: int = 0) -> str:
+    """A point's mean, and its interval where it has several seeds."""
+    found = interval(point, goal)
     if found.low is None or found.high is None:
         return number(found.value)
     return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"

@@ -3,6 +3,7 @@
 Loads without Optuna and without torch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,18 @@ class Study:
     @cached_property
     def space(self) -> list[Parameter]:
         return space_of(self.config)
+
+    @property
+    def shown_overrides(self) -> list[str]:
+        """Without secrets."""
+        return redacted_arguments(self.overrides)
+
+    @property
+    def points_asked(self) -> int:
+        """How many points there are when it is done."""
+        if self.config.trials is not None:
+            return self.config.trials
+        return math.prod(len(parameter.values()) for parameter in self.space)
 
     @property
     def seeds(self) -> list[int]:

@@ -1,0 +1,284 @@
+"""The pictures of a study, for files and for a page; matplotlib is loaded when one is drawn."""
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+from gpt2lab.metrics import read_metrics
+from gpt2lab.sweep import goals
+from gpt2lab.sweep.answers import best, by_choice, front, importance
+from gpt2lab.sweep.axes import Height, Scale
+from gpt2lab.sweep.results import interval, number, of_goal, ranked
+from gpt2lab.sweep.study import Study
+from gpt2lab.sweep.trials import Point, State
+
+WIDTH = 5.0
+"""Inches: at 72 pixels each, as wide as a telephone's screen."""
+INK = "#1f2328"
+"""Of letters and lines in files; on a page they have the colour of its text."""
+COLOURS = (
+    *("#3b82c4", "#d9772b", "#3f9d5a", "#c94f7c"),
+    *("#8a6fd1", "#a58a00", "#2a9d9d", "#8c8c8c"),
+)
+"""Neither pale on white nor dark on black; one for each of answers.MOST_CHOICES."""
+FEWEST_SEEDS = 3
+"""Of two, a 95 % interval reaches so far that it would be all there is to see."""
+
+Figure = Any
+
+
+def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
+    """Each point a line through its settings and what it reached; the best of them thick."""
+    wanted = goals.directions(study.config)
+    shown = ranked(points, wanted[0])[::-1]
+    if not shown:
+        return None
+    scales = [Scale(parameter) for parameter in study.space]
+    heights = [Height([p.values[i] for p in shown]) for i in range(len(wanted))]
+    names = [*(scale.parameter.name for scale in scales), *study.config.goal]
+    figure, (axis,) = _figure(max(WIDTH, 1.4 * len(names)), [3.2])
+    colour, chosen = _by_rank(len(shown)), best(study, points)
+    for place, point in enumerate(shown):
+        y = [scale.share(point.params[scale.parameter.name]) for scale in scales]
+        y += [_share(height, value) for height, value in zip(heights, point.values, strict=True)]
+        is_best = chosen is not None and point.number == chosen.number
+        ink, width, alpha = (COLOURS[1], 2.5, 1.0) if is_best else (colour(place), 1.0, 0.6)
+        axis.plot(range(len(names)), y, color=ink, linewidth=width, alpha=alpha)
+    for x, ticks in enumerate([*map(_shares, scales), *map(_ends, heights)]):
+        axis.axvline(x, linewidth=0.8, color=INK)
+        side, ha = (-4, "right") if x < len(scales) else (4, "left")
+        for at, text in ticks:
+            told = {"textcoords": "offset points", "xytext": (side, 0), "fontsize": "small"}
+            axis.annotate(text, (x, at), ha=ha, va="center", **told)
+    axis.set_xticks(range(len(names)), [name.replace(".", ".\n", 1) for name in names])
+    axis.set_xlim(-0.6, len(names) - 0.5)
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure
+
+
+def importances(study: Study, points: Sequence[Point]) -> Figure | None:
+    """How much each parameter matters for each goal."""
+    found = [importance(study, points, i) for i in range(len(study.config.goal))]
+    if not all(found):
+        return None
+    names = list(found[0])[::-1]
+    figure, (axis,) = _figure(WIDTH, [0.8 + 0.32 * len(names) * len(found)])
+    thick = 0.8 / len(found)
+    for i, (goal, shares) in enumerate(zip(study.config.goal, found, strict=True)):
+        places = [y - thick * (i - (len(found) - 1) / 2) for y in range(len(names))]
+        values = [shares[name] for name in names]
+        bars = axis.barh(places, values, thick * 0.85, color=COLOURS[i % 8], label=goal)
+        axis.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlim(0, 1.12)
+    axis.set_xlabel("share of what sets the best tenth apart (PED-ANOVA)")
+    if len(found) > 1:
+        axis.legend()
+    return figure
+
+
+def parameters(study: Study, points: Sequence[Point]) -> Figure | None:
+    """Each parameter against each goal, a colour for each combination of the other choices."""
+    complete = [point for point in points if point.values]
+    if not complete:
+        return None
+    panels = [(p, i) for i in range(len(study.config.goal)) for p in study.space]
+    figure, axes = _figure(WIDTH, [2.7] * len(panels))
+    for axis, (parameter, goal) in zip(axes, panels, strict=True):
+        scale, some = Scale(parameter), by_choice(study, complete, but=parameter.name)
+        # Where something else moves, too, neighbours are not each other's next step.
+        is_line = all(p.choice or p.name == parameter.name for p in study.space)
+        height = Height([x for p in complete for x in (*of_goal(p, goal), p.values[goal])])
+        for colour, (name, group) in zip(cycle(COLOURS), some.items()):
+            _means(axis, scale, height, group, goal, colour, name, is_line)
+        scale.set(axis)
+        height.set(axis, study.config.goal[goal])
+        axis.grid(alpha=0.15)
+        if len(some) > 1:
+            _legend(axis)
+    return figure
+
+
+def curves(study: Study, points: Sequence[Point]) -> Figure | None:
+    """The learning curves of all trials over each other; those without an end are dotted."""
+    metric = goals.curve(study.config.goal[0], study.settings)
+    groups = by_choice(study, points)
+    is_told = "" not in groups
+    order = ranked(points, goals.directions(study.config)[0])
+    places = {point.number: len(order) - 1 - place for place, point in enumerate(order)}
+    by_rank, chosen = _by_rank(len(order)), best(study, points)
+    figure, (axis,) = _figure(WIDTH, [3.2])
+    seen: list[float] = []
+    for colour, (name, group) in zip(cycle(COLOURS), groups.items()):
+        for point in group:
+            is_best = chosen is not None and point.number == chosen.number
+            rank = by_rank(places[point.number]) if point.number in places else COLOURS[7]
+            style = {"color": colour if is_told else rank, "linewidth": 2.2 if is_best else 0.9}
+            style |= {"alpha": 1.0 if is_best else 0.65, "zorder": 3 if is_best else 2}
+            for one in point.trials:
+                steps, values = _curve(one.metrics, metric)
+                dots = "-" if one.state is State.complete else ":"
+                axis.plot(steps, values, dots, **style)
+                seen += values
+        if is_told:
+            axis.plot([], [], color=colour, label=name)
+    if not seen:
+        return None
+    if chosen is not None:
+        told = "best" if is_told else f"point {chosen.number}, the best"
+        axis.plot([], [], color=INK if is_told else by_rank(len(order) - 1), lw=2.2, label=told)
+    Height(seen).set(axis, metric)
+    axis.set_xlabel("optimizer steps")
+    axis.grid(alpha=0.15)
+    _legend(axis)
+    return figure
+
+
+def trade_offs(study: Study, points: Sequence[Point]) -> Figure | None:
+    """Of several goals, each against the first; those points are marked that no other betters."""
+    complete = [point for point in points if point.values]
+    if len(study.config.goal) < 2 or not complete:
+        return None
+    marked = front(points, goals.directions(study.config))
+    figure, axes = _figure(WIDTH, [3.0] * (len(study.config.goal) - 1))
+    heights = [Height([p.values[i] for p in complete]) for i in range(len(study.config.goal))]
+    for goal, axis in enumerate(axes, start=1):
+        for some, style in ((complete, {"s": 18, "color": COLOURS[0]}), (marked, _RING)):
+            x = [heights[0].place(point.values[0]) for point in some]
+            axis.scatter(x, [heights[goal].place(p.values[goal]) for p in some], **style)
+        for point in marked:
+            at = heights[0].place(point.values[0]), heights[goal].place(point.values[goal])
+            axis.annotate(str(point.number), at, textcoords="offset points", xytext=(6, 4))
+        axis.set_xlabel(study.config.goal[0])
+        if heights[0].is_log:
+            axis.set_xscale("log")
+        heights[goal].set(axis, study.config.goal[goal])
+        axis.grid(alpha=0.15)
+    return figure
+
+
+PICTURES: dict[str, Callable[[Study, Sequence[Point]], Figure | None]] = {
+    "parameters": parameters,
+    "parallel": parallel,
+    "trade_offs": trade_offs,
+    "importance": importances,
+    "curves": curves,
+}
+"""By the names of their files."""
+
+
+def draw(study: Study, points: Sequence[Point], name: str) -> tuple[bytes, str] | None:
+    """One of PICTURES, as a PNG and as an svg for a page; None if there is nothing to see."""
+    with _style(name):
+        figure = PICTURES[name](study, points)
+        if figure is None:
+            return None
+        png, svg = io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=150, facecolor="white")
+        figure.savefig(svg, format="svg", transparent=True)
+    return png.getvalue(), _element(svg.getvalue(), figure.get_figwidth())
+
+
+_RING = {"s": 70, "facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 1.6}
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    import matplotlib
+
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style: Any = dict.fromkeys((*inked, "grid.color", "lines.color"), INK) | {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        # The same picture has the same bytes, and on one page no two ids are alike.
+        "svg.hashsalt": name,
+    }
+    with matplotlib.rc_context(style):
+        yield
+
+
+def _figure(width: float, heights: Sequence[float]) -> tuple[Figure, list[Any]]:
+    """Axes below each other; the Agg canvas needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(heights))
+    return figure, list(axes[:, 0])
+
+
+def _element(svg: str, inches: float) -> str:
+    """An svg that stands in a page: in the page's ink, no wider than it is readable."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    size = f'style="min-width:{72 * inches:.0f}px;max-width:{130 * inches:.0f}px"'
+    return svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" {size}', 1)
+
+
+def _legend(axis: Any) -> None:
+    """Below the axes, where it hides nothing."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, fontsize="small")
+
+
+def _means(
+    axis: Any, scale: Scale, height: Height, points: Sequence[Point], goal: int,
+    colour: str, name: str, is_line: bool,
+) -> None:  # fmt: skip
+    """Means with their intervals, and what each seed has reached, paler."""
+    found = sorted((scale.place(p.params[scale.parameter.name]), p.number, p) for p in points)
+    x = [place for place, _, _ in found]
+    y = [height.place(point.values[goal]) for _, _, point in found]
+    has_line = is_line and scale.is_number and len(set(x)) == len(x)
+    axis.plot(x, y, "o-" if has_line else "o", color=colour, ms=4, lw=1, alpha=0.9, label=name)
+    for place, _, point in found:
+        seeds = of_goal(point, goal)
+        if len(seeds) > 1:
+            reached = [height.place(value) for value in seeds]
+            axis.plot([place] * len(seeds), reached, "o", color=colour, ms=2.5, alpha=0.45)
+        low, high = interval(point, goal)[1:]
+        if len(seeds) >= FEWEST_SEEDS and low is not None and high is not None:
+            axis.plot([place, place], [low, high], color=colour, lw=1.2, alpha=0.7)
+
+
+def _curve(path: Any, metric: str) -> tuple[list[int], list[float]]:
+    rows = [row for row in read_metrics(path) if row.get(metric)]
+    kept = [(int(row["step"]), float(row[metric])) for row in rows]
+    kept = [(step, value) for step, value in kept if math.isfinite(value)]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _by_rank(n: int) -> Callable[[int], Any]:
+    """Colours from the worst, 0, to the best, n - 1; none too pale or too dark for a page."""
+    from matplotlib import colormaps
+
+    return lambda place: colormaps["viridis"](0.8 - 0.55 * place / max(1, n - 1))
+
+
+def _share(height: Height, value: float) -> float:
+    """Between the lowest, 0, and the highest, 1; a target not reached lies above."""
+    low, high, at = height.low, height.high, height.place(value)
+    if low == high:
+        return 0.5 if at == low else 1.0
+    if height.is_log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    return (at - low) / (high - low)
+
+
+def _ends(height: Height) -> list[tuple[float, str]]:
+    found = [(_share(height, value), number(value)) for value in {height.low, height.high}]
+    return [*found, *([(_share(height, math.inf), "not reached")] if height.is_missed else [])]
+
+
+def _shares(scale: Scale) -> list[tuple[float, str]]:
+    return [(scale.share(value), text) for value, text in scale.ticks()]
