@@ -38,7 +38,7 @@ def test_each_way_fits_when_its_overrides_are_given():
 
 
 def test_fsdp_takes_as_few_devices_as_it_can_and_fewer_where_blocks_are_recomputed():
-    found = [way.overrides for way in ways(work(*XL), gpu(8))]
+    found = [way.overrides for way in ways(work(*XL), gpu(14))]
     assert [words[:2] for words in found] == [
         ("strategy=fsdp", "devices=8"),
         ("strategy=fsdp", "devices=4"),
