@@ -28,6 +28,7 @@ from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.check.train import AUTO
 from gpt2lab.fsdp import FSDPStrategy, gathered
+from gpt2lab.heap import give_back
 from gpt2lab.micro_batch import fits, largest_that_fits
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
@@ -75,6 +76,8 @@ class GPT2LightningModule(LightningModule):
         self.latest: dict[str, float] = {}
         """Each metric as it was last recorded."""
         self._whole: tuple[GPT2 | None] = (None,)  # a module by itself would be one of ours
+        self.is_first_step = True
+        """Of those that this process makes."""
         self.missing_passes = 0
         """Batches of an evaluation that other ranks have and this one has not."""
         self.evaluated_step: int | None = None
@@ -169,6 +172,11 @@ class GPT2LightningModule(LightningModule):
             losses.append(loss.detach())
         with full_precision:
             self.update(losses, step)
+        if self.is_first_step:
+            # What stays, gradients' places and optimizer state, has come to lie among what has gone:
+            # the holes are given back, 1 % of the peak.
+            give_back()
+            self.is_first_step = False
 
     def update(self, losses: list[Tensor], step: int) -> None:
         """Let the gradients change the weights, if they and the loss are finite.
