@@ -103,6 +103,8 @@ def test_no_module_hides_a_public_name():
         "gpt2lab.data.prepare",
         "gpt2lab.data.tokens",
         "gpt2lab.errors",
+        "gpt2lab.explore",
+        "gpt2lab.explorer.server",
         "gpt2lab.export",
         "gpt2lab.init_from",
         "gpt2lab.insight",

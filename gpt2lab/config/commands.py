@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gpt2lab.config.settings import (
     EvaluateConfig,
+    ExploreConfig,
     ExportConfig,
     InsightConfig,
     PlanConfig,
@@ -50,6 +51,7 @@ COMMAND_LINES = {
     "sample": CommandLine(SampleConfig, ("sampling",), quoted='prompt="a b"'),
     "export": CommandLine(ExportConfig, ()),
     "insight": CommandLine(InsightConfig, (), quoted='prompt="a b"'),
+    "explore": CommandLine(ExploreConfig, (), quoted='prompt="a b"'),
     "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
     "sweep": CommandLine(SweepConfig, (), word="STUDY"),
 }

@@ -1,6 +1,6 @@
 """GPT-2's byte-pair encoding, one stage after the other, to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -21,6 +21,13 @@ class Piece:
     tokens: tuple[str, ...]
     """What the merges leave."""
     ids: tuple[int, ...]
+
+    def steps(self) -> list[list[str]]:
+        """The characters, then what is left after each merge."""
+        found = [list(self.characters)]
+        for pair in self.merges:
+            found.append(joined(found[-1], pair))
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,16 @@ def _merge(
     while known := [pair for pair in pairwise(tokens) if pair in ranks]:
         pair = min(known, key=ranks.__getitem__)
         merges.append(pair)
-        joined: list[str] = []
-        place = 0
-        while place < len(tokens):
-            found = tuple(tokens[place : place + 2]) == pair
-            joined.append("".join(pair) if found else tokens[place])
-            place += 1 + found
-        tokens = joined
+        tokens = joined(tokens, pair)
     return tuple(merges), tuple(tokens)
+
+
+def joined(tokens: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    """The tokens with a pair joined wherever it stands: a b a b and (a, b) give ab ab."""
+    found: list[str] = []
+    place = 0
+    while place < len(tokens):
+        is_pair = tuple(tokens[place : place + 2]) == pair
+        found.append("".join(pair) if is_pair else tokens[place])
+        place += 1 + is_pair
+    return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gpt2lab.config.check.evaluate import evaluate_problems
+from gpt2lab.config.check.explore import explore_problems
 from gpt2lab.config.check.export import export_problems
 from gpt2lab.config.check.insight import insight_problems
 from gpt2lab.config.check.ranges import range_problems
@@ -12,6 +13,7 @@ from gpt2lab.config.check.study import sweep_problems
 from gpt2lab.config.check.train import train_problems
 from gpt2lab.config.settings import (
     EvaluateConfig,
+    ExploreConfig,
     ExportConfig,
     InsightConfig,
     PlanConfig,
@@ -23,6 +25,7 @@ from gpt2lab.config.settings import (
 RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     TrainConfig: train_problems,
     SampleConfig: sample_problems,
+    ExploreConfig: explore_problems,
     ExportConfig: export_problems,
     InsightConfig: insight_problems,
     EvaluateConfig: evaluate_problems,

@@ -19,6 +19,9 @@ from gpt2lab.config.settings.evaluate import (
     EvaluateConfig,
     Task,
 )
+from gpt2lab.config.settings.explore import (
+    ExploreConfig,
+)
 from gpt2lab.config.settings.export import (
     ExportConfig,
     ExportFormat,
@@ -83,6 +86,7 @@ __all__ = [
     "Device",
     "Direction",
     "EvaluateConfig",
+    "ExploreConfig",
     "ExportConfig",
     "ExportFormat",
     "GPT2Config",

@@ -1,0 +1,300 @@
+"""What the page shows of a model and a text, as HTML; every number is the model's own, rounded."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from html import escape
+
+from gpt2lab.explorer.session import Side, Text
+from gpt2lab.insight import Inside, label, logit_lens, next_tokens
+from gpt2lab.insight.labels import labels
+from gpt2lab.tokenizer.stages import Piece, explain
+
+DIGITS = 4
+"""Behind the point, of every number."""
+NUM_LIKELIEST = 10
+MOST_IN_STRIP = 200
+"""Tokens of the text that are shown; the last ones."""
+MOST_LOOKED_INTO = 64
+"""Tokens whose attention is shown."""
+MOST_IN_LENS = 16
+"""Tokens whose predictions by each layer are shown; the last ones."""
+MOST_PIECES = 40
+"""Pieces of the text whose merges are shown; the first ones."""
+MEAN = "mean"
+"""Stands for all heads of a layer."""
+
+
+def number(value: float) -> str:
+    return f"{value:.{DIGITS}f}"
+
+
+def note(text: str, is_problem: bool = False) -> str:
+    return f'<p class="{"problem" if is_problem else "note"}">{escape(text)}</p>'
+
+
+def now(side: Side, text: Text, index: int) -> str:
+    """What the model reads, and what it would say next; to be chosen by a click.
+
+    Args:
+        index: of the side.
+    """
+    reading = text.readings[index]
+    if reading.problem is not None:
+        return note(reading.problem, is_problem=True)
+    ids = reading.token_ids
+    parts = [beyond(side, ids), strip(side, ids)]
+    if side.speech.has_answers:
+        parts.append(answer(side, text, ids))
+    if not side.is_over(text, ids):
+        parts.append(next_list(side, ids))
+    return "".join(parts)
+
+
+def beyond(side: Side, ids: Sequence[int]) -> str:
+    context = side.model.config.block_size
+    if len(ids) <= context or side.speech.has_answers:
+        return ""
+    return note(
+        f"The text has {len(ids):,} tokens, the model's context is {context:,}; its last ones are "
+        "read."
+    )
+
+
+def strip(side: Side, ids: Sequence[int]) -> str:
+    """The tokens, one beside the other."""
+    shown = ids[-MOST_IN_STRIP:]
+    before = len(ids) - len(shown)
+    tokens = "".join(
+        f'<span class="token" title="id {i}">{escape(text)}</span>'
+        for i, text in zip(shown, labels(side.speech, shown), strict=True)
+    )
+    more = f'<span class="more">{before:,} more before them</span>' if before else ""
+    tokens_are = "1 token" if len(ids) == 1 else f"{len(ids):,} tokens"
+    return f'<h3>It reads {tokens_are}</h3><div class="strip">{more}{tokens}</div>'
+
+
+def answer(side: Side, text: Text, ids: Sequence[int]) -> str:
+    """What the model answers by itself, and whether that is right, where it is known."""
+    question = tuple(ids[: side.question(text.text)])
+    given = side.answer(question)
+    right = tuple(sorted(question)) if side.speech.question_tokens is not None else None
+    mark = "" if right is None else "right" if given == right else "wrong"
+    tokens = "".join(
+        f'<span class="token {mark}">{escape(text)}</span>' for text in labels(side.speech, given)
+    )
+    verdict = f'<span class="verdict {mark}">{mark}</span>' if mark else ""
+    return f'<h3>Its answer</h3><div class="strip answer">{tokens}{verdict}</div>'
+
+
+def next_list(side: Side, ids: Sequence[int]) -> str:
+    likeliest = next_tokens(side.logits(ids), NUM_LIKELIEST)
+    probabilities = likeliest.probabilities.tolist()
+    rows = "".join(
+        f'<li><button type="button" data-token="{i}" title="id {i}" '
+        f'aria-label="{escape(text)}, probability {number(p)}: put it behind the text">'
+        f'<span class="token">{escape(text)}</span>'
+        f'<span class="bar"><span style="width:{100 * p:.2f}%"></span></span>'
+        f'<span class="p">{number(p)}</span></button></li>'
+        for i, text, p in zip(
+            likeliest.token_ids.tolist(),
+            labels(side.speech, likeliest.token_ids.tolist()),
+            probabilities,
+            strict=True,
+        )
+    )
+    others = side.model.vocab_size - len(probabilities)
+    rest = (
+        f'<p class="rest">{others:,} other tokens together: '
+        f"{number(max(0.0, 1 - sum(probabilities)))}</p>"
+        if others
+        else ""
+    )
+    return f'<h3>What it would say next</h3><ol class="next">{rows}</ol>{rest}'
+
+
+def looked_into(side: Side, text: Text, index: int) -> tuple[Inside, str] | str:
+    """What is computed of the last tokens, and a note where they are not all; or why nothing."""
+    reading = text.readings[index]
+    if reading.problem is not None:
+        return note(reading.problem, is_problem=True)
+    ids = side.window(reading.token_ids, MOST_LOOKED_INTO)
+    cut = len(reading.token_ids) - len(ids)
+    said = (
+        note(f"Here it reads the last {len(ids)} of {len(reading.token_ids):,} tokens alone.")
+        if cut and not side.speech.has_answers
+        else ""
+    )
+    return side.reader.inside(ids), said
+
+
+def attention_view(side: Side, text: Text, index: int, layer: int, head: int | str) -> str:
+    """How much each token looks at each, of one head or of the mean over a layer's."""
+    found = looked_into(side, text, index)
+    if isinstance(found, str):
+        return found
+    inside, said = found
+    heads = inside.weights[layer]
+    weights = (heads.mean(0) if head == MEAN else heads[int(head)]).cpu()
+    T = len(weights)
+    texts = labels(side.speech, inside.token_ids.tolist())
+    rows = [[round(w, DIGITS) for w in row[: t + 1]] for t, row in enumerate(weights.tolist())]
+    chips = "".join(
+        f'<button type="button" class="token" data-t="{t}" '
+        f'style="--w:{rows[-1][t]}">{escape(name)}<small>{number(rows[-1][t])}</small></button>'
+        for t, name in enumerate(texts)
+    )
+    squares = "".join(
+        f'<rect x="{s}" y="{t}" width="1" height="1" fill-opacity="{w}"/>'
+        for t, row in enumerate(rows)
+        for s, w in enumerate(row)
+        if w >= 0.005
+    )
+    which = "the mean over the heads" if head == MEAN else f"head {head}"
+    width = T * (30 if T <= 16 else 12)
+    return (
+        f'{said}<div class="attention" data-rows="{escape(json.dumps(rows))}" '
+        f'data-names="{escape(json.dumps(texts))}">'
+        f'<p class="caption">Layer {layer}, {which}. Point at a token, or step to it by Tab: below '
+        f"each one stands how much it looks at that.</p>"
+        f'<p class="says" aria-live="polite"></p><div class="strip chips">{chips}</div>'
+        f'<p class="caption">A row for each token that looks, a column for each that it looks at; '
+        f"the darker the more. A row adds up to 1.</p>"
+        f'<svg viewBox="0 0 {T} {T}" style="width:min(100%,{width}px)" role="img" '
+        f'aria-label="attention of layer {layer}, {which}">'
+        f'<rect class="ground" width="{T}" height="{T}"/>{squares}'
+        f'<rect class="row" x="0" y="{T - 1}" width="{T}" height="1"/></svg></div>'
+    )
+
+
+def lens_view(side: Side, text: Text, index: int) -> str:
+    """What each layer would say, were it the last: rows are tokens, columns layers."""
+    found = looked_into(side, text, index)
+    if isinstance(found, str):
+        return found
+    inside, said = found
+    first = max(0, len(inside.token_ids) - MOST_IN_LENS)
+    last = replace(
+        inside,
+        token_ids=inside.token_ids[first:],
+        streams=inside.streams[:, first:],
+        logits=inside.logits[first:],
+    )
+    likeliest, _ = logit_lens(side.model, last, 5)
+    own = next_tokens(last.logits, 5)
+    likeliest.token_ids[-1], likeliest.probabilities[-1] = own.token_ids, own.probabilities
+    ids, p = likeliest.token_ids.tolist(), likeliest.probabilities.tolist()
+    head = "".join(
+        f"<th>{name}</th>" for name in ("embedding", *map(str, range(side.model.config.n_layer)))
+    )
+    body = "".join(
+        f'<tr><th class="token">{escape(label(side.speech, int(i)))}</th>'
+        + "".join(lens_cell(side, ids[layer][t], p[layer][t]) for layer in range(len(ids)))
+        + "</tr>"
+        for t, i in enumerate(last.token_ids)
+    )
+    return (
+        f'{said}<div class="lens"><p class="caption">After each token, what each layer would say '
+        f"next, if the model ended there: its stream through the final norm and the head. The last "
+        f"column is the model's own. Point at a cell, or step to it by Tab, for the five "
+        f'likeliest.</p><p class="says" aria-live="polite"></p>'
+        f'<div class="wide"><table><thead><tr><th>after</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def lens_cell(side: Side, ids: Sequence[int], probabilities: Sequence[float]) -> str:
+    texts = labels(side.speech, ids)
+    says = ", ".join(f"{name} {number(p)}" for name, p in zip(texts, probabilities, strict=True))
+    return (
+        f'<td tabindex="0" data-says="{escape(says)}" style="--w:{probabilities[0]:.4f}">'
+        f'<span class="token">{escape(texts[0])}</span>'
+        f"<small>{number(probabilities[0])}</small></td>"
+    )
+
+
+def tokenizer_view(side: Side, text: Text, index: int) -> str:
+    """How the text becomes ids."""
+    reading = text.readings[index]
+    if reading.problem is not None:
+        return note(reading.problem, is_problem=True)
+    plain = side.read(text.text).token_ids
+    said = (
+        ""
+        if side.speech.has_answers or plain == reading.token_ids
+        else note(
+            "Tokens were chosen one by one: the tokenizer would make others of the same text, "
+            "which are shown here."
+        )
+    )
+    if side.speech.tokenizer.kind != "gpt2":
+        return said + one_by_one(side, plain)
+    pieces = explain(text.text).pieces
+    more = len(pieces) - MOST_PIECES
+    cards = "".join(map(piece_card, pieces[:MOST_PIECES]))
+    rest = note(f"{more:,} more pieces follow.") if more > 0 else ""
+    start = (
+        f"<li>Before all of them stands {escape(label(side.speech, side.speech.start))}, behind "
+        f"which documents begin: id {side.speech.start}.</li>"
+        if side.speech.start is not None
+        else ""
+    )
+    return (
+        f'{said}<ol class="stages"><li>The text is cut into pieces: words with the space before '
+        "them, numbers, signs, blanks.</li><li>Each piece becomes bytes, and each byte a character "
+        "that can be seen: Ġ is a space.</li><li>Pairs are joined, the one that was learned first "
+        "before the others, until no pair is known.</li><li>What is left are tokens; each has a "
+        f'number, its id.</li>{start}</ol><div class="pieces">{cards}</div>{rest}'
+    )
+
+
+def piece_card(piece: Piece) -> str:
+    steps = piece.steps()
+    rows = [step_row("bytes", steps[0])]
+    rows += [
+        step_row("+".join(pair), step, "".join(pair))
+        for pair, step in zip(piece.merges, steps[1:], strict=True)
+    ]
+    ids = "".join(f'<span class="token">{i}</span>' for i in piece.ids)
+    return (
+        f'<section class="piece"><h4 class="token">{escape(visible(piece.text))}</h4><table>'
+        f"{''.join(rows)}<tr><th>ids</th><td>{ids}</td></tr></table></section>"
+    )
+
+
+def step_row(name: str, tokens: Iterable[str], new: str | None = None) -> str:
+    cells = "".join(
+        f'<span class="token{" new" if token == new else ""}">{escape(token)}</span>'
+        for token in tokens
+    )
+    return f"<tr><th>{escape(name)}</th><td>{cells}</td></tr>"
+
+
+def visible(text: str) -> str:
+    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+
+
+def one_by_one(side: Side, ids: Sequence[int]) -> str:
+    """Where each token is a character or a digit, there is nothing to join."""
+    shown = ids[:MOST_IN_STRIP]
+    rows = "".join(
+        f'<span class="token">{escape(text)}<small>{i}</small></span>'
+        for i, text in zip(shown, labels(side.speech, shown), strict=True)
+    )
+    more = len(ids) - len(shown)
+    rest = note(f"{more:,} more follow.") if more > 0 else ""
+    what = "digit" if side.speech.tokenizer.kind == "digits" else "character"
+    return (
+        f'<p class="caption">This model reads one {what} at a time, of '
+        f"{side.speech.tokenizer.vocab_size:,} that it knows: nothing is joined. Below each stands "
+        f'its id.</p><div class="strip">{rows}</div>{rest}'
+    )
+
+
+def facts(side: Side) -> str:
+    config = side.model.config
+    return (
+        f"{side.name}: {config.n_layer} layers of {config.n_head} heads, width {config.n_embd}, "
+        f"{side.model.num_parameters():,} parameters, {side.model.vocab_size:,} tokens known, "
+        f"context {config.block_size:,}"
+    )
