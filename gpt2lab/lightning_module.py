@@ -173,8 +173,7 @@ class GPT2LightningModule(LightningModule):
         with full_precision:
             self.update(losses, step)
         if self.is_first_step:
-            # What stays, gradients' places and optimizer state, has come to lie among what has gone:
-            # the holes are given back, 1 % of the peak.
+            # The optimizer's state has come to lie among what is gone: the holes are given back.
             give_back()
             self.is_first_step = False
 

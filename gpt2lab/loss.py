@@ -16,7 +16,7 @@ from gpt2lab.batch import IGNORE
 
 # One chunk's logits are the only ones in memory. 256 rows and fewer made the matrix products
 # measurably slower; more only cost memory.
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 512
 # On a CPU the softmax of 32 rows of 50,257 classes stays in the cache.
 CPU_TILE_ROWS = 32
 # Below this many logits the plain path is as fast and shorter.
