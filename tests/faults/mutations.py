@@ -111,7 +111,7 @@ def mutants(lab: Lab) -> None:
         "foreign": foreign(lab.fresh()),
     }
     for kind, whole in COUNTS.items():
-        count, begin = whole // (5 if lab.is_share else 1), 0
+        count, begin = whole // (10 if lab.is_share else 1), 0
         seed = lab.random.randrange(2**32)
         lab.outcome.tried += count
         while begin < count:
