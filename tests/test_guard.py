@@ -39,9 +39,8 @@ def warned(action, *arguments):
 
 
 def same_weights(first, second):
-    return all(
-        torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items()
-    )
+    found = weights(second)
+    return all(torch.equal(tensor, found[name]) for name, tensor in weights(first).items())
 
 
 def test_the_first_failure_is_one_warning_and_the_last_attempt():

@@ -138,7 +138,8 @@ def test_the_same_command_again_changes_nothing(run, crashed, capsys, command):
     again = run(*command, *few, "name=a", "resume=auto")
     assert "->" not in capsys.readouterr().err
     assert legs(again) == [{**legs(again)[0], "step": 2, "changed": {}}]
-    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in straight.items())
+    found = weights(again)
+    assert all(torch.equal(tensor, found[name]) for name, tensor in straight.items())
 
 
 def test_a_value_from_the_environment_is_asked_for_again(run, monkeypatch):

@@ -7,6 +7,7 @@ appears for a typo. Its errors become lines of ours.
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,7 @@ class Composed:
     printable: dict[str, Any]
 
 
+@lru_cache(maxsize=1)  # known until another command line is composed
 def register_schemas(config_name: str = "train") -> None:
     """Make the dataclasses known to Hydra, and the one computed link of conf/data/sort.yaml.
 
