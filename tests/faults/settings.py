@@ -249,7 +249,7 @@ def assert_in_no_file(cwd: Path) -> None:
             assert CANARY.encode() not in path.read_bytes(), f"in {path.relative_to(cwd)}"
 
 
-@row("a GPU asked for that is not there, devices=64, fsdp on a CPU")
+@row("a GPU asked for that is not there, devices=64, fsdp on devices that are not there")
 def no_device(lab: Lab) -> None:
     """Before the first step: what was asked for, and what was found."""
     hidden = {"environment": {"CUDA_VISIBLE_DEVICES": ""}}
@@ -259,7 +259,7 @@ def no_device(lab: Lab) -> None:
         (["trainer.accelerator=tpu"], "trainer"),
         (["devices=64"], "devices", "64"),
         (["trainer=gpu", "devices=2"], "GPU"),
-        (["strategy=fsdp"], "strategy"),
+        (["strategy=fsdp", "devices=64"], "devices", "64"),
         (["devices=3", "batch_size=8"], "batch_size"),
     ):
         with lab.case(" ".join(overrides)):

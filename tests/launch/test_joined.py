@@ -54,7 +54,8 @@ class Ranks:
             subprocess.Popen(
                 [argument.replace("PROGRAM", str(program)) for argument in command],
                 cwd=folder,
-                env={**os.environ, **variables},
+                # sums in one order: two nodes of one rank each would take more threads a rank
+                env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
