@@ -13,7 +13,8 @@ from gpt2lab.generation import Speech
 from gpt2lab.guard import Guard
 from gpt2lab.insight.inside import attention
 from gpt2lab.insight.labels import labels
-from gpt2lab.insight.pictures import as_png, square
+from gpt2lab.insight.pictures.canvas import as_png
+from gpt2lab.insight.pictures.squares import square
 from gpt2lab.loggers import show_picture
 from gpt2lab.model import GPT2
 from gpt2lab.samples import said

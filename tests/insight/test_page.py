@@ -15,7 +15,9 @@ from gpt2lab.insight import page as page_module
 from gpt2lab.insight.captions import CAPTIONS
 from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
-from gpt2lab.insight.pictures import compact, pictures, turn
+from gpt2lab.insight.pictures import pictures
+from gpt2lab.insight.pictures.canvas import turn
+from gpt2lab.insight.pictures.scores import compact
 from tests.insight.models import sort_model, text_model
 
 ALL = {"arcs.png", "head.png", "heads.png", "last_block.png", "lens.png", "loss.png", "next.png"}

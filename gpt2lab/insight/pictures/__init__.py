@@ -1,0 +1,37 @@
+"""Findings as PNGs, each a function from numbers to bytes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gpt2lab.insight.findings import Findings
+from gpt2lab.insight.pictures.answer import answer
+from gpt2lab.insight.pictures.arcs import arcs
+from gpt2lab.insight.pictures.canvas import as_png
+from gpt2lab.insight.pictures.predictions import counted, lens, loss, next_token
+from gpt2lab.insight.pictures.scores import scores, tables
+from gpt2lab.insight.pictures.squares import head, heads, last_block
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def pictures(found: Findings) -> dict[str, bytes]:
+    """Every picture, by the name of its file."""
+    drawn: dict[str, Callable[[Findings], Figure]] = {
+        "next.png": next_token,
+        "answer.png": answer,
+        "arcs.png": arcs,
+        "head.png": head,
+        "heads.png": heads,
+        "last_block.png": last_block,
+        "lens.png": lens,
+        "loss.png": loss,
+        "scores.png": scores,
+    }
+    if found.text.question is None:
+        del drawn["answer.png"]
+    if not counted(found).any():
+        del drawn["loss.png"]
+    if not tables(found):
+        del drawn["scores.png"]
+    return {name: as_png(draw(found)) for name, draw in drawn.items()}
