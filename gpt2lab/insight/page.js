@@ -32,10 +32,6 @@ const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("
 /** Attention of a head as a square, with nothing behind the token that looks. */
 const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fill(null)]);
 const ofHead = () => found.attention[state.layer][state.head];
-function ofLastBlock() {
-  const heads = found.attention[L - 1];
-  return places.map((t) => heads[0][t].map((_, s) => heads.reduce((sum, head) => sum + head[t][s], 0) / H));
-}
 
 function drawSquare(id, rows) {
   const side = Math.max(300, (T > 24 ? 13 : 24) * T + 140);
@@ -102,27 +98,28 @@ function drawArcs() {
 
 function drawNext() {
   const tokens = found.lens.tokens[L][state.token], p = found.lens.probabilities[L][state.token];
-  const right = found.targets[state.token];
+  const ids = found.lens.token_ids[L][state.token], wanted = found.target_ids[state.token];
   const rows = tokens.map((_, i) => i);
   const trace = { type: "bar", orientation: "h", x: p, y: rows, text: p.map((x) => x.toFixed(4)), textposition: "outside",
     cliponaxis: false, hoverinfo: "skip",
-    marker: { color: tokens.map((token) => colour(token === right ? "--green" : "--most")) } };
+    marker: { color: ids.map((id) => colour(id === wanted ? "--green" : "--most")) } };
   Plotly.react("next", [trace], layout(34 * rows.length + 70, {
     xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
     yaxis: axis({ tickvals: rows, ticktext: tokens.map((token) => short(token, 18)), autorange: "reversed" }) }), OPTIONS);
   byId("next-of").textContent = `after token ${state.token}, “${found.tokens[state.token]}”`
-    + (right === null ? "" : `; the right one is “${right}”, rank ${found.rank[state.token].toLocaleString("en")}`);
+    + (wanted === null ? ""
+      : `; the ${found.wanted} is “${found.targets[state.token]}”, rank ${found.rank[state.token].toLocaleString("en")}`);
 }
 
 function drawLens() {
-  const { tokens, probabilities } = found.lens;
+  const { tokens, token_ids: ids, probabilities } = found.lens;
   const pick = (what) => places.map((t) => what.map((layer) => layer[t][0]));
   const hover = places.map((t) => tokens.map((layer, l) => `after ${numbered[t]}<br>` + layer[t].slice(0, 5)
     .map((token, i) => `${probabilities[l][t][i].toFixed(4)} ${safe(token)}`).join("<br>")));
   const columns = tokens.map((_, l) => l);
   widths("lens", 74 * columns.length + 170, 130 * columns.length + 200);
-  const written = pick(tokens).map((row, t) => row.map((token) =>
-    token === found.targets[t] ? `<b>${short(token, 10)}</b>` : short(token, 10)));
+  const written = pick(tokens).map((row, t) => row.map((token, l) =>
+    ids[l][t][0] === found.target_ids[t] ? `<b>${short(token, 10)}</b>` : short(token, 10)));
   const trace = { type: "heatmap", z: pick(probabilities), zmin: 0, zmax: 1, colorscale: scale(), text: written,
     texttemplate: "%{text}", textfont: { size: 11 }, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>",
     colorbar: { title: { text: "probability", side: "right" }, thickness: 12 } };
@@ -174,10 +171,10 @@ function drawAnswer() {
   }));
   const words = (x, y, text, colours) => ({ type: "scatter", mode: "text", x, y: x.map(() => y), hoverinfo: "skip",
     text: text.map((token) => `<b>${short(token, 8)}</b>`), textfont: { size: 15, color: colours } });
-  const right = found.answer.map((token, i) => found.right_answer === null || found.right_answer[i] === token);
+  const marks = { right: "--green", wrong: "--red", "": "--ink" };
   Plotly.react("answer", [
     words(places, 1, found.tokens, places.map((t) => colour(t < q ? "--ink" : "--pale"))),
-    words(said, 0, found.answer, right.map((is) => colour(is ? "--green" : "--red"))) ],
+    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))) ],
   layout(300, { shapes, showlegend: false,
     xaxis: axis({ visible: false, range: [-.7, T + .7] }),
     yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.15, 1.15], showline: false }) }), OPTIONS);
@@ -198,7 +195,7 @@ function draw() {
   if (byId("answer")) drawAnswer();
 }
 function drawAll() {
-  drawSquare("last_block", ofLastBlock());
+  drawSquare("last_block", found.last_block);
   drawLens();
   if (byId("loss")) drawLoss();
   draw();

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gpt2lab.insight.captions import png_of
 from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.answer import answer
 from gpt2lab.insight.pictures.arcs import arcs
 from gpt2lab.insight.pictures.canvas import as_png
-from gpt2lab.insight.pictures.predictions import counted, lens, loss, next_token
-from gpt2lab.insight.pictures.scores import scores, tables
+from gpt2lab.insight.pictures.predictions import lens, loss, next_token
+from gpt2lab.insight.pictures.scores import scores
 from gpt2lab.insight.pictures.squares import head, heads, last_block
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def pictures(found: Findings) -> dict[str, bytes]:
     """Every picture, by the name of its file."""
-    drawn: dict[str, Callable[[Findings], Figure]] = {
-        "next.png": next_token,
+    draw: dict[str, Callable[[Findings], Figure]] = {
         "answer.png": answer,
+        "next.png": next_token,
         "arcs.png": arcs,
         "head.png": head,
         "heads.png": heads,
@@ -28,10 +29,4 @@ def pictures(found: Findings) -> dict[str, bytes]:
         "loss.png": loss,
         "scores.png": scores,
     }
-    if found.text.question is None:
-        del drawn["answer.png"]
-    if not counted(found).any():
-        del drawn["loss.png"]
-    if not tables(found):
-        del drawn["scores.png"]
-    return {name: as_png(draw(found)) for name, draw in drawn.items()}
+    return {name: as_png(draw[name](found)) for name in {*map(png_of, found.parts())}}

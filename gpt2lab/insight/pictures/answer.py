@@ -1,6 +1,5 @@
 """Where each token of an answer looked."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,36 +11,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+COLOURS = {"right": "tab:green", "wrong": "tab:red", "": INK}
+
 
 def answer(found: Findings) -> "Figure":
     """Where each token of the answer looked: lines from it, below, to what it read, above."""
-    question = found.text.question
-    assert question is not None
-    given = found.text.answer
-    assert given is not None
     panels = [
         (found.chosen.numpy(), f"layer {found.layer}, head {found.head}"),
         (found.last_block.numpy(), "the last layer, the mean of its heads"),
     ]
-    T, said = len(found.labels), [found.show(i) for i in given]
-    figure = canvas(float(np.clip(0.55 * T + 1.2, 7, 15)), 7.4)
+    figure = canvas(float(np.clip(0.55 * len(found.labels) + 1.2, 7, 15)), 7.4)
     for axes, (weights, title) in zip(figure.subplots(2, 1), panels, strict=True):
-        draw_answer(axes, weights, found.labels, said, question, found.text.right, given)
+        draw_answer(axes, found, weights)
         axes.set_title(title, loc="left", fontsize=10)
     figure.suptitle("where the model looked when it said each token: the thicker, the more")
     return figure
 
 
-def draw_answer(
-    axes: "Axes",
-    weights: Numbers,
-    read: Sequence[str],
-    said: Sequence[str],
-    question: int,
-    right: Sequence[int] | None,
-    given: Sequence[int],
-) -> None:
-    T = len(read)
+def draw_answer(axes: "Axes", found: Findings, weights: Numbers) -> None:
+    T, question, said = len(found.labels), found.text.question, found.text.answer
+    assert question is not None
+    assert said is not None
     for i in range(len(said)):
         row = question - 1 + i  # the token that is said at i is predicted from here
         x = row + 1
@@ -56,11 +46,10 @@ def draw_answer(
                     linewidth=0.4 + 8 * weight,
                     solid_capstyle="round",
                 )
-    for column, label in enumerate(read):
+    for column, label in enumerate(found.labels):
         box_token(axes, column, 1, label, INK if column < question else PALE)
-    for i, label in enumerate(said):
-        is_wrong = right is not None and (i >= len(right) or given[i] != right[i])
-        box_token(axes, question + i, 0, label, "tab:red" if is_wrong else "tab:green")
+    for i, (token, mark) in enumerate(zip(said, found.text.marks, strict=True)):
+        box_token(axes, question + i, 0, found.show(token), COLOURS[mark])
     axes.text(-0.8, 1, "read", ha="right", va="center", fontsize=9, color=INK)
     axes.text(-0.8, 0, "said", ha="right", va="center", fontsize=9, color=INK)
     axes.set_xlim(-1.8, T + 0.6)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.batch import IGNORE
 from gpt2lab.insight.findings import Findings
@@ -35,13 +34,13 @@ def lens(found: Findings) -> "Figure":
     image = axes.imshow(sure, cmap="Greens", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(sure.shape):
         shown = short(found.show(ids[row][column]), 10)
-        is_right = ids[row][column] == found.text.targets[row]
+        is_wanted = ids[row][column] == found.text.targets[row]
         axes.text(
             *(column, row, shown),
             ha="center",
             va="center",
             fontsize=8,
-            fontweight="bold" if is_right else "normal",
+            fontweight="bold" if is_wanted else "normal",
             color="white" if sure[row, column] > 0.6 else INK,
             parse_math=False,
         )
@@ -53,10 +52,8 @@ def lens(found: Findings) -> "Figure":
     axes.set_ylabel("after this token")
     axes.spines[:].set_visible(False)
     colour_bar(figure, image, axes, "probability of the token that is written")
-    is_judged = bool(counted(found).any())
-    figure.suptitle(
-        "what each layer would say next" + (", bold where it is right" if is_judged else ""),
-    )
+    bold = f", bold where it is the {found.text.wanted}" if "loss" in found.parts() else ""
+    figure.suptitle(f"what each layer would say next{bold}")
     return figure
 
 
@@ -78,10 +75,9 @@ def next_token(found: Findings) -> "Figure":
     axes.spines[["right", "top"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     before = short(found.labels[found.token])
-    is_shown = target in ids
+    green = f", green: the {found.text.wanted}" if target in ids else ""
     axes.set_title(
-        f'the next token after token {found.token}, "{before}"'
-        + (", green: the right one" if is_shown else ""),
+        f'the next token after token {found.token}, "{before}"{green}',
         fontsize=11,
         parse_math=False,
     )
@@ -89,8 +85,8 @@ def next_token(found: Findings) -> "Figure":
 
 
 def loss(found: Findings) -> "Figure":
-    """What each right next token cost, and its rank."""
-    shown = np.flatnonzero(counted(found))
+    """What each target cost, and its rank."""
+    shown = np.flatnonzero(np.array(found.text.targets) != IGNORE)
     nats = found.scores.loss[-1].numpy()[shown]
     ranks = found.scores.rank[-1].numpy()[shown]
     figure = canvas(float(np.clip(0.32 * len(shown) + 1.5, 6.5, 15)), 3.6)
@@ -116,13 +112,8 @@ def loss(found: Findings) -> "Figure":
     axes.margins(x=0.01, y=0.22 if is_crowded else 0.12)
     axes.spines[["right", "top"]].set_visible(False)
     axes.set_title(
-        f"loss of each right next token, {nats.mean():.3f} on average\n"
+        f"loss of each {found.text.wanted}, {nats.mean():.3f} on average\n"
         "above it, the token's rank: 1 is the likeliest",
         fontsize=10,
     )
     return figure
-
-
-def counted(found: Findings) -> NDArray[np.bool_]:
-    """Which tokens have a right next one, (T,)."""
-    return np.array(found.text.targets) != IGNORE

@@ -18,8 +18,8 @@ def scores(found: Findings) -> "Figure":
     side = float(np.clip(4.2 / max(H, 3), 0.36, 0.8))
     figure = canvas(len(shown) * (side * H + 1.4) + 0.4, max(2.4, side * L) + 1.2)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, (name, table) in zip(panels, shown, strict=True):
-        is_cost = name.startswith("cost")
+    for axes, (part, (title, table)) in zip(panels, shown.items(), strict=True):
+        is_cost = part == "cost"
         top = max(float(np.abs(table).max()), 1e-6)
         limits = (-top, top) if is_cost else (0, 1)
         cmap = "RdBu_r" if is_cost else "Purples"
@@ -40,24 +40,24 @@ def scores(found: Findings) -> "Figure":
         axes.tick_params(length=0, labelsize=8)
         axes.set_xlabel("head")
         axes.set_ylabel("layer")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
         figure.colorbar(image, ax=axes, shrink=0.8, aspect=25, pad=0.02).outline.set_visible(False)
     return figure
 
 
-def tables(found: Findings) -> list[tuple[str, Numbers]]:
-    """What is known of each head, (L, H) each, by its title."""
+def tables(found: Findings) -> dict[str, tuple[str, Numbers]]:
+    """Title and what is known of each head, (L, H), by the part of the page."""
     known = {
-        "looks at the token before": found.previous_token,
-        "induction": found.induction,
-        "cost of its removal (nats per token)": found.costs,
+        "previous": ("looks at the token before", found.previous_token),
+        "induction": ("induction", found.induction),
+        "cost": ("cost of its removal (nats per token)", found.costs),
     }
-    return [
-        (title, table.numpy())
-        for title, table in known.items()
-        if table is not None and not table.isnan().any()
-    ]
+    return {
+        part: (title, table.numpy())
+        for part, (title, table) in known.items()
+        if part in found.parts() and table is not None
+    }
 
 
 def compact(value: float) -> str:
