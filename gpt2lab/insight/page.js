@@ -34,14 +34,16 @@ const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fil
 const ofHead = () => found.attention[state.layer][state.head];
 
 function drawSquare(id, rows) {
-  const side = Math.max(300, (T > 24 ? 13 : 24) * T + 140);
+  const isWritten = T <= 16;
+  const cell = isWritten ? 30 : T > 24 ? 13 : 20;  // a number has room, or a label
+  const side = Math.max(300, cell * T + 140);
   const trace = { type: "heatmap", z: square(rows), zmin: 0, zmax: 1, colorscale: scale(),
     hoverongaps: false, colorbar: { title: { text: "weight", side: "right" }, thickness: 12 },
     text: places.map((t) => places.map((s) => `${numbered[t]} looks at ${numbered[s]}`)),
     hovertemplate: "%{text}<br>%{z:.4f}<extra></extra>" };
-  if (T <= 16) { trace.texttemplate = "%{z:.2f}"; }
+  if (isWritten) { trace.texttemplate = "%{z:.2f}"; }
   const ticks = { tickvals: places, ticktext: labels, ...small };
-  widths(id, (T > 24 ? 13 : 18) * T + 170, side + 90);
+  widths(id, cell * T + 170, side + 90);
   Plotly.react(id, [trace], layout(side, {
     xaxis: axis({ ...ticks, side: "top", tickangle: turned(labels), title: { text: "is looked at" } }),
     yaxis: axis({ ...ticks, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
@@ -150,7 +152,7 @@ function drawScores() {
     const colours = id === "cost" ? [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]] : scale();
     const trace = { type: "heatmap", z: table, zmin: id === "cost" ? -most : 0, zmax: most, colorscale: colours,
       hovertemplate: "layer %{y}, head %{x}<br>%{z:.4f}<extra></extra>", colorbar: { thickness: 12 } };
-    if (H <= 16) { trace.texttemplate = "%{z:.2f}"; }
+    if (H <= 16) { trace.texttemplate = id === "cost" ? "%{z:.3f}" : "%{z:.2f}"; }
     Plotly.react(id, [trace], layout(Math.max(180, 34 * L + 80), {
       shapes: [{ type: "rect", x0: state.head - .5, x1: state.head + .5, y0: state.layer - .5, y1: state.layer + .5,
         line: { color: colour("--accent"), width: 3 } }],

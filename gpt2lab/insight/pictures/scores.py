@@ -28,7 +28,7 @@ def scores(found: Findings) -> "Figure":
             value = float(table[layer, number])
             strength = abs(value) / limits[1]
             axes.text(
-                *(number, layer, compact(value)),
+                *(number, layer, compact(value, 3 if is_cost else 2)),
                 ha="center",
                 va="center",
                 fontsize=8 if side > 0.5 else 5.5,
@@ -60,8 +60,8 @@ def tables(found: Findings) -> dict[str, tuple[str, Numbers]]:
     }
 
 
-def compact(value: float) -> str:
-    """0.12 as .12, -0.004 as .00."""
-    return (
-        f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"
-    )
+def compact(value: float, digits: int) -> str:
+    """0.123 as .12, -0.004 as .00 with two digits."""
+    if abs(value) >= 1:
+        return f"{value:.{digits - 1}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("0.", ".", 1)
