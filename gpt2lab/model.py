@@ -84,14 +84,12 @@ class CausalSelfAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        attention: list[Tensor] | None = None,
         mask: Tensor | None = None,
         cached: Cached | None = None,
     ) -> Tensor:
         """(B, T, C) to (B, T, C).
 
         Args:
-            attention: takes the slow path, which appends its weights (B, H, T, T) here.
             mask: (..., T, S), True where a token may look; None for itself and all before it.
             cached: what the tokens look at besides themselves; S = T without it.
         """
@@ -102,10 +100,7 @@ class CausalSelfAttention(nn.Module):
         if cached is not None:
             k, v = cached.add(qkv[1:])
         dropout = self.dropout if self.training else 0.0
-        if attention is not None:
-            attention.append(_attention_weights(q, k, mask))
-            y = F.dropout(attention[-1], dropout) @ v
-        elif cached is not None and T == 1 and mask is None and k.dtype is torch.float32:
+        if cached is not None and T == 1 and mask is None and k.dtype is torch.float32:
             y = _attention_of_one(q.float(), k, v).to(q.dtype)
         else:
             # A single token behind cached ones is the last, and may look at all of them.
@@ -129,23 +124,10 @@ def _attention_of_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.bmm(scores.softmax(-1)[:, None], v.flatten(0, 1)).view(B, H, 1, D)
 
 
-def _attention_weights(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) over the tokens that each one may look at: (B, H, T, T)."""
-    T, D = q.shape[-2:]
-    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
-    mask = _up_to_itself(T, q.device) if mask is None else mask
-    return scores.masked_fill(~mask, -torch.inf).softmax(-1)
-
-
-def _up_to_itself(T: int, device: torch.device) -> Tensor:
-    """(T, T), True where column <= row."""
-    return torch.ones(T, T, dtype=torch.bool, device=device).tril()
-
-
 def document_mask(documents: Tensor) -> Tensor:
     """Where a token may look within its document: itself and all before it, (B, 1, T, T)."""
     same = documents[:, :, None] == documents[:, None, :]
-    return (same & _up_to_itself(documents.shape[1], documents.device))[:, None]
+    return same.tril()[:, None]
 
 
 def visible(cache: Tensor, index: int | Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -194,11 +176,10 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        attention: list[Tensor] | None = None,
         mask: Tensor | None = None,
         cached: Cached | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), attention, mask, cached)
+        x = x + self.attn(self.ln_1(x), mask, cached)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -217,7 +198,6 @@ class GPT2Backbone(nn.Module):
     def forward(
         self,
         token_ids: Tensor,
-        attention: list[Tensor] | None = None,
         documents: Tensor | None = None,
         cache: Tensor | None = None,
         cache_update_index: int | Tensor = 0,
@@ -225,8 +205,6 @@ class GPT2Backbone(nn.Module):
         """Token ids (B, T), T <= block_size, to hidden states after the final norm (B, T, C).
 
         Args:
-            attention: takes the slow path of attention, which appends each layer's weights
-                (B, H, T, T) here.
             documents: the number of each token's document, (B, T), as in Batch.
             cache: keys and values of the tokens before, (n_layer, 2, B, H, S, D), to which these
                 are added in place.
@@ -250,13 +228,12 @@ class GPT2Backbone(nn.Module):
             # A token that sees itself and n before it in its document is at position n there.
             positions = mask[:, 0].sum(-1) - 1  # (B, T)
         x = self.drop(self.wte(token_ids) + self.wpe(positions))  # (B, T, C)
-        # Recomputing a block would append its attention weights twice.
-        recompute = self.config.activation_checkpointing and self.training and attention is None
+        recompute = self.config.activation_checkpointing and self.training
         for block, cached in zip(self.h, layers, strict=False):
             if recompute:
-                x = checkpoint(block, x, None, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, use_reentrant=False)
             else:
-                x = block(x, attention, mask, cached)
+                x = block(x, mask, cached)
         return self.ln_f(x)
 
 

@@ -78,8 +78,8 @@ def answer(side: Side, text: Text, ids: Sequence[int]) -> str:
     """What the model answers by itself, and whether that is right, where it is known."""
     question = tuple(ids[: side.question(text.text)])
     given = side.answer(question)
-    right = tuple(sorted(question)) if side.speech.question_tokens is not None else None
-    mark = "" if right is None else "right" if given == right else "wrong"
+    right = side.speech.right_answer(question)
+    mark = "" if right is None else "right" if list(given) == right else "wrong"
     tokens = "".join(
         f'<span class="token {mark}">{escape(text)}</span>' for text in labels(side.speech, given)
     )
@@ -181,8 +181,6 @@ def lens_view(side: Side, text: Text, index: int) -> str:
         logits=inside.logits[first:],
     )
     likeliest, _ = logit_lens(side.model, last, 5)
-    own = next_tokens(last.logits, 5)
-    likeliest.token_ids[-1], likeliest.probabilities[-1] = own.token_ids, own.probabilities
     ids, p = likeliest.token_ids.tolist(), likeliest.probabilities.tolist()
     head = "".join(
         f"<th>{name}</th>" for name in ("embedding", *map(str, range(side.model.config.n_layer)))

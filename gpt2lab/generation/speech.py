@@ -80,6 +80,10 @@ class Speech:
             ids = [self.empty]
         return ids
 
+    def right_answer(self, question: Sequence[int]) -> list[int] | None:
+        """Of a question of digits, the same sorted; None where only the data knows it."""
+        return None if self.question_tokens is None else sorted(question)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids, without the special ones."""
         return self.decode_bytes(token_ids).decode(errors="replace")

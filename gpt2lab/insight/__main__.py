@@ -9,11 +9,12 @@ from pathlib import Path
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import InsightConfig, Precision
 from gpt2lab.config.compose import settings_from
+from gpt2lab.insight.captions import CAPTIONS, png_of
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.terminal import take_any_text, write
 from gpt2lab.weights.target import check_target
 
-FILES = re.compile(r"index\.html|(answer|arcs|heads?|last_block|lens|loss|next|scores)\.png")
+FILES = re.compile("|".join(map(re.escape, ["index.html", *map(png_of, CAPTIONS)])))
 """What an insight writes, and may overwrite."""
 
 PURPOSE = """\

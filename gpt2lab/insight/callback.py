@@ -13,7 +13,8 @@ from gpt2lab.generation import Speech
 from gpt2lab.guard import Guard
 from gpt2lab.insight.inside import attention
 from gpt2lab.insight.labels import labels
-from gpt2lab.insight.pictures import as_png, square
+from gpt2lab.insight.pictures.canvas import as_png
+from gpt2lab.insight.pictures.squares import square
 from gpt2lab.loggers import show_picture
 from gpt2lab.model import GPT2
 from gpt2lab.samples import said
@@ -48,7 +49,7 @@ class AttentionPictures(Callback):
 
     def _draw(self, trainer: Trainer, pl_module: Any) -> None:
         data, step = trainer.datamodule, trainer.global_step  # type: ignore[attr-defined]
-        ids = self._sample(pl_module, data, step)
+        ids = self._sample(pl_module, data)
         tokenizer = getattr(data, "tokenizer", None)
         speech = None if tokenizer is None else Speech.of_text(tokenizer)
         # Where each rank has a share of the model only, the first one keeps a whole one.
@@ -59,7 +60,7 @@ class AttentionPictures(Callback):
         write_whole(path, png)
         show_picture(trainer, "attention", path)
 
-    def _sample(self, pl_module: Any, data: Any, step: int) -> Tensor:
+    def _sample(self, pl_module: Any, data: Any) -> Tensor:
         """Ids (T,) of a question or beginning, and of what the model says behind it."""
         if data.has_answers:
             (given, *_), (right, *_) = data.questions(1)
@@ -67,7 +68,7 @@ class AttentionPictures(Callback):
         else:
             (given,) = data.prompts(1)
             given = given[-self.new_tokens :]
-            (more,) = said(pl_module, [given], self.new_tokens, seed=step)
+            (more,) = said(pl_module, [given], self.new_tokens)
         return torch.cat([given.cpu(), more.cpu()])[: pl_module.model.config.block_size]
 
     def _picture(self, model: GPT2, ids: Tensor, speech: Speech | None, step: int) -> bytes:

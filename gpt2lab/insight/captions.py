@@ -1,11 +1,11 @@
-"""What each part of the page is called, and what one sees in it."""
+"""What each part of the page is called, what one sees in it, and which PNG shows it."""
 
 CAPTIONS = {
     "answer": (
         "Where each token of the answer looked",
         "Above, what was read: the question, then the answer as far as it was said. Below, "
-        "what was said: green where it is right, red where it is wrong. A line goes from a "
-        "token to what the model looked at when it said it; the thicker, the more.",
+        "what was said{marks}. A line goes from a token to what the model looked at when it said "
+        "it; the thicker, the more.",
     ),
     "next": (
         "The next token",
@@ -37,13 +37,13 @@ CAPTIONS = {
     "lens": (
         "What each layer would say: the logit lens",
         "The stream behind each layer, as if it were the last: through the final norm and the "
-        "head. The darker, the surer; in bold where it is right. Early layers often repeat "
+        "head. The darker, the surer; in bold where it is the {wanted}. Early layers often repeat "
         "the token that they have just read, later ones settle on the next.",
     ),
     "loss": (
-        "How wrong it was",
-        "The loss of each right next token, in nats: 0 for one that was certain. Above each, "
-        "its rank among all tokens, 1 for the likeliest.",
+        "Loss and rank",
+        "The loss of each {wanted}, in nats: 0 for one that was certain. Above each, its rank "
+        "among all tokens, 1 for the likeliest.",
     ),
     "previous": (
         "Heads that look at the token before",
@@ -62,3 +62,10 @@ CAPTIONS = {
     ),
 }
 """Title and caption of each part, in the order of the page."""
+MARKS = ": green where it is right, red where it is wrong"
+IN_SCORES = ("previous", "induction", "cost")
+"""Parts that share one PNG."""
+
+
+def png_of(part: str) -> str:
+    return "scores.png" if part in IN_SCORES else f"{part}.png"

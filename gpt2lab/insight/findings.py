@@ -12,18 +12,18 @@ from gpt2lab.batch import IGNORE
 from gpt2lab.config import InsightConfig
 from gpt2lab.errors import ConfigError, DataError
 from gpt2lab.generation import Speech, generate
-from gpt2lab.generation.speech import cropped
 from gpt2lab.generation.text import spoken
 from gpt2lab.insight.ablation import ablation_costs
+from gpt2lab.insight.captions import CAPTIONS
 from gpt2lab.insight.heads import measured_induction, previous_token_score
 from gpt2lab.insight.inside import attention, shifted
 from gpt2lab.insight.labels import labels
-from gpt2lab.insight.predictions import Likeliest, TokenScores, logit_lens, next_tokens
+from gpt2lab.insight.predictions import Likeliest, TokenScores, logit_lens
 from gpt2lab.model import GPT2
 
 NUM_LIKELIEST = 10
-DIGITS = 4
-"""Behind the point, of every number in the page and in JSON."""
+DIGITS = 7
+"""Behind the point, of every number in JSON: more than the page shows, which rounds it again."""
 
 
 @dataclass
@@ -32,12 +32,27 @@ class Text:
 
     token_ids: list[int]
     targets: list[int]
-    """The right next token of each, IGNORE where there is none to be judged by."""
+    """The right next token of each, or of an answer that no other is known for the one that was
+    said; IGNORE where there is none."""
     question: int | None = None
     """Tokens of the question, where the model answers: what follows is its own answer."""
     answer: list[int] | None = None
     right: list[int] | None = None
     """The right answer, where it is known."""
+
+    @property
+    def wanted(self) -> str:
+        """What a target is called."""
+        is_own = self.answer is not None and self.right is None
+        return "token that it said" if is_own else "right next token"
+
+    @property
+    def marks(self) -> list[str]:
+        """Of each token of the answer: right or wrong; nothing where that is not known."""
+        given, right = self.answer or [], self.right
+        if right is None:
+            return [""] * len(given)
+        return ["right" if right[i : i + 1] == [t] else "wrong" for i, t in enumerate(given)]
 
 
 @dataclass
@@ -79,23 +94,37 @@ class Findings:
     def show(self, token_id: int) -> str:
         return labels(self.speech, [token_id])[0]
 
+    def parts(self) -> list[str]:
+        """What can be shown, in the order of the page."""
+        is_there = {
+            "answer": self.text.question is not None,
+            "loss": not self.scores.loss.isnan().all(),
+            "previous": not self.previous_token.isnan().any(),
+            "induction": self.induction is not None,
+            "cost": not self.costs.isnan().any(),
+        }
+        return [part for part in CAPTIONS if is_there.get(part, True)]
+
     def numbers(self) -> dict[str, Any]:
         """Everything as plain values, rounded; null where there is none.
 
         A row of attention ends with the token that looks: what is behind it is 0.
         """
-        T = len(self.labels)
         answer, right = self.text.answer, self.text.right
         return {
             "token_ids": self.text.token_ids,
             "tokens": self.labels,
+            "target_ids": [None if i == IGNORE else i for i in self.text.targets],
             "targets": [None if i == IGNORE else self.show(i) for i in self.text.targets],
             "question_tokens": self.text.question,
             "answer": None if answer is None else labels(self.speech, answer),
             "right_answer": None if right is None else labels(self.speech, right),
+            "answer_marks": self.text.marks,
+            "wanted": self.text.wanted,
             "loss": plain(self.scores.loss[-1]),
             "rank": self.scores.rank[-1].tolist(),
             "lens": {
+                "token_ids": self.said.token_ids.tolist(),
                 "tokens": [
                     [labels(self.speech, ids) for ids in layer]
                     for layer in self.said.token_ids.tolist()
@@ -110,11 +139,14 @@ class Findings:
             "layer": self.layer,
             "head": self.head,
             "token": self.token,
-            "attention": [
-                [[plain(head[t, : t + 1]) for t in range(T)] for head in layer]
-                for layer in self.weights
-            ],
+            "last_block": up_to_itself(self.last_block),
+            "attention": [[up_to_itself(head) for head in layer] for layer in self.weights],
         }
+
+
+def up_to_itself(weights: Tensor) -> list[list[float]]:
+    """Attention (T, T) without what is behind the token that looks."""
+    return [plain(row[: t + 1]) for t, row in enumerate(weights)]
 
 
 def plain(numbers: Tensor) -> Any:
@@ -143,8 +175,6 @@ def findings(model: GPT2, settings: InsightConfig) -> Findings:
     inside = attention(model, text.token_ids)
     targets = torch.tensor(text.targets, device=model.device)
     said, scores = logit_lens(model, inside, NUM_LIKELIEST, targets)
-    own = next_tokens(inside.logits, NUM_LIKELIEST)
-    said.token_ids[-1], said.probabilities[-1] = own.token_ids, own.probabilities
     costs = ablation_costs(model, inside, settings.ablation, targets).cpu()
     induction = measured_induction(model)
     layer, head = settings.layer, settings.head
@@ -206,18 +236,26 @@ def read_text(model: GPT2, settings: InsightConfig) -> Text:
     )
     if speech.has_answers:
         return answered(model, speech, ids, settings.max_tokens)
-    return running(ids, min(settings.max_tokens, model.config.block_size), settings.max_tokens)
+    is_started = settings.add_start_token and speech.start is not None
+    return running(ids, int(is_started), settings.max_tokens, model.config.block_size)
 
 
-def running(ids: list[int], most: int, max_tokens: int) -> Text:
-    """Running text: of a longer one the last tokens, with a warning."""
-    if len(ids) > max_tokens == most:
+def running(ids: list[int], num_before: int, max_tokens: int, context: int) -> Text:
+    """Running text: of a longer one the last tokens, with a warning.
+
+    Args:
+        num_before: tokens before the prompt, which are kept and count towards the context alone.
+    """
+    before, prompt = ids[:num_before], ids[num_before:]
+    most = min(max_tokens, context - num_before)
+    if len(prompt) > most:
+        limit = f"the context of {context} leaves {most}"
+        if most == max_tokens:
+            limit = f"max_tokens={max_tokens}"
         warnings.warn(
-            f"prompt: has {len(ids):,} tokens, of which the last max_tokens={max_tokens} are read",
-            stacklevel=2,
+            f"prompt: has {len(prompt):,} tokens, {limit}; its last {most} are read", stacklevel=2
         )
-        ids = ids[-max_tokens:]
-    (ids,) = cropped([ids], most)
+        ids = [*before, *prompt[len(prompt) - most :]]
     return Text(ids, shifted(torch.tensor(ids)).tolist())
 
 
@@ -228,23 +266,31 @@ def answered(model: GPT2, speech: Speech, question: list[int], max_tokens: int) 
         DataError: if the question leaves no room for an answer.
     """
     most = min(max_tokens, model.config.block_size)
+    limit, mend = ("the model's context", "ask a shorter question")
+    if most == max_tokens:
+        limit, mend = "max_tokens", "add max_tokens="
     wanted = speech.answer_tokens or 1
     if len(question) + wanted - 1 > most:
-        limit = "max_tokens" if most == max_tokens else "the model's context"
         raise DataError(
             f"prompt: has {len(question)} tokens, which with {wanted} of an answer is more than "
-            f"{limit} of {most}; "
-            + ("add max_tokens=" if most == max_tokens else "ask a shorter question")
+            f"{limit} of {most}; {mend}"
         )
+    room = most + 1 - len(question)
     answer: list[int] = generate(
         model,
         torch.tensor(question),
-        max_new_tokens=most + 1 - len(question),
+        max_new_tokens=room,
         temperature=0,
         strip_prompt=True,
     ).tolist()
-    right = sorted(question) if speech.question_tokens is not None else None
-    return judged(question, answer, right)
+    # The token that ends an answer is none of it.
+    if speech.answer_tokens is None and len(answer) == room:
+        warnings.warn(
+            f"prompt: has {len(question)} tokens, whose answer is cut after {room} by {limit} of "
+            f"{most}; {mend}",
+            stacklevel=2,
+        )
+    return judged(question, answer, speech.right_answer(question))
 
 
 def judged(question: Sequence[int], answer: Sequence[int], right: Sequence[int] | None) -> Text:

@@ -44,10 +44,6 @@ class Inside:
         """The stream before the first layer and after each, (L + 1, T, C)."""
         return self.streams[::2]
 
-    def head_outputs(self) -> Tensor:
-        """What each head takes from the tokens that it looks at, before c_proj: (L, H, T, D)."""
-        return self.weights @ self.v
-
 
 @torch.no_grad()
 def attention(model: GPT2, token_ids: Tensor | Sequence[int]) -> Inside:

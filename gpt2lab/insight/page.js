@@ -32,20 +32,18 @@ const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("
 /** Attention of a head as a square, with nothing behind the token that looks. */
 const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fill(null)]);
 const ofHead = () => found.attention[state.layer][state.head];
-function ofLastBlock() {
-  const heads = found.attention[L - 1];
-  return places.map((t) => heads[0][t].map((_, s) => heads.reduce((sum, head) => sum + head[t][s], 0) / H));
-}
 
 function drawSquare(id, rows) {
-  const side = Math.max(300, (T > 24 ? 13 : 24) * T + 140);
+  const isWritten = T <= 16;
+  const cell = isWritten ? 30 : T > 24 ? 13 : 20;  // a number has room, or a label
+  const side = Math.max(300, cell * T + 140);
   const trace = { type: "heatmap", z: square(rows), zmin: 0, zmax: 1, colorscale: scale(),
     hoverongaps: false, colorbar: { title: { text: "weight", side: "right" }, thickness: 12 },
     text: places.map((t) => places.map((s) => `${numbered[t]} looks at ${numbered[s]}`)),
     hovertemplate: "%{text}<br>%{z:.4f}<extra></extra>" };
-  if (T <= 16) { trace.texttemplate = "%{z:.2f}"; }
+  if (isWritten) { trace.texttemplate = "%{z:.2f}"; }
   const ticks = { tickvals: places, ticktext: labels, ...small };
-  widths(id, (T > 24 ? 13 : 18) * T + 170, side + 90);
+  widths(id, cell * T + 170, side + 90);
   Plotly.react(id, [trace], layout(side, {
     xaxis: axis({ ...ticks, side: "top", tickangle: turned(labels), title: { text: "is looked at" } }),
     yaxis: axis({ ...ticks, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
@@ -102,27 +100,28 @@ function drawArcs() {
 
 function drawNext() {
   const tokens = found.lens.tokens[L][state.token], p = found.lens.probabilities[L][state.token];
-  const right = found.targets[state.token];
+  const ids = found.lens.token_ids[L][state.token], wanted = found.target_ids[state.token];
   const rows = tokens.map((_, i) => i);
   const trace = { type: "bar", orientation: "h", x: p, y: rows, text: p.map((x) => x.toFixed(4)), textposition: "outside",
     cliponaxis: false, hoverinfo: "skip",
-    marker: { color: tokens.map((token) => colour(token === right ? "--green" : "--most")) } };
+    marker: { color: ids.map((id) => colour(id === wanted ? "--green" : "--most")) } };
   Plotly.react("next", [trace], layout(34 * rows.length + 70, {
     xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
     yaxis: axis({ tickvals: rows, ticktext: tokens.map((token) => short(token, 18)), autorange: "reversed" }) }), OPTIONS);
   byId("next-of").textContent = `after token ${state.token}, “${found.tokens[state.token]}”`
-    + (right === null ? "" : `; the right one is “${right}”, rank ${found.rank[state.token].toLocaleString("en")}`);
+    + (wanted === null ? ""
+      : `; the ${found.wanted} is “${found.targets[state.token]}”, rank ${found.rank[state.token].toLocaleString("en")}`);
 }
 
 function drawLens() {
-  const { tokens, probabilities } = found.lens;
+  const { tokens, token_ids: ids, probabilities } = found.lens;
   const pick = (what) => places.map((t) => what.map((layer) => layer[t][0]));
   const hover = places.map((t) => tokens.map((layer, l) => `after ${numbered[t]}<br>` + layer[t].slice(0, 5)
     .map((token, i) => `${probabilities[l][t][i].toFixed(4)} ${safe(token)}`).join("<br>")));
   const columns = tokens.map((_, l) => l);
   widths("lens", 74 * columns.length + 170, 130 * columns.length + 200);
-  const written = pick(tokens).map((row, t) => row.map((token) =>
-    token === found.targets[t] ? `<b>${short(token, 10)}</b>` : short(token, 10)));
+  const written = pick(tokens).map((row, t) => row.map((token, l) =>
+    ids[l][t][0] === found.target_ids[t] ? `<b>${short(token, 10)}</b>` : short(token, 10)));
   const trace = { type: "heatmap", z: pick(probabilities), zmin: 0, zmax: 1, colorscale: scale(), text: written,
     texttemplate: "%{text}", textfont: { size: 11 }, hovertext: hover, hovertemplate: "%{hovertext}<extra></extra>",
     colorbar: { title: { text: "probability", side: "right" }, thickness: 12 } };
@@ -153,7 +152,7 @@ function drawScores() {
     const colours = id === "cost" ? [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]] : scale();
     const trace = { type: "heatmap", z: table, zmin: id === "cost" ? -most : 0, zmax: most, colorscale: colours,
       hovertemplate: "layer %{y}, head %{x}<br>%{z:.4f}<extra></extra>", colorbar: { thickness: 12 } };
-    if (H <= 16) { trace.texttemplate = "%{z:.2f}"; }
+    if (H <= 16) { trace.texttemplate = id === "cost" ? "%{z:.3f}" : "%{z:.2f}"; }
     Plotly.react(id, [trace], layout(Math.max(180, 34 * L + 80), {
       shapes: [{ type: "rect", x0: state.head - .5, x1: state.head + .5, y0: state.layer - .5, y1: state.layer + .5,
         line: { color: colour("--accent"), width: 3 } }],
@@ -174,10 +173,10 @@ function drawAnswer() {
   }));
   const words = (x, y, text, colours) => ({ type: "scatter", mode: "text", x, y: x.map(() => y), hoverinfo: "skip",
     text: text.map((token) => `<b>${short(token, 8)}</b>`), textfont: { size: 15, color: colours } });
-  const right = found.answer.map((token, i) => found.right_answer === null || found.right_answer[i] === token);
+  const marks = { right: "--green", wrong: "--red", "": "--ink" };
   Plotly.react("answer", [
     words(places, 1, found.tokens, places.map((t) => colour(t < q ? "--ink" : "--pale"))),
-    words(said, 0, found.answer, right.map((is) => colour(is ? "--green" : "--red"))) ],
+    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))) ],
   layout(300, { shapes, showlegend: false,
     xaxis: axis({ visible: false, range: [-.7, T + .7] }),
     yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.15, 1.15], showline: false }) }), OPTIONS);
@@ -198,7 +197,7 @@ function draw() {
   if (byId("answer")) drawAnswer();
 }
 function drawAll() {
-  drawSquare("last_block", ofLastBlock());
+  drawSquare("last_block", found.last_block);
   drawLens();
   if (byId("loss")) drawLoss();
   draw();

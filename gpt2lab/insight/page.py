@@ -5,13 +5,11 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2lab.insight.captions import CAPTIONS
+from gpt2lab.insight.captions import CAPTIONS, MARKS, png_of
 from gpt2lab.insight.findings import Findings
 
 HERE = Path(__file__).parent
 
-IN_SCORES = ("previous", "induction", "cost")
-"""Parts that share one PNG."""
 SHOWN = dict.fromkeys(("answer", "arcs", "head"), '<span class="chosen"></span>') | {
     "next": '<span id="next-of"></span>'
 }
@@ -33,13 +31,13 @@ def page(found: Findings, name: str, facts: str, ablation: str) -> str:
         ablation: what stood for the output of a head: mean or zero.
     """
     is_live = has_plotly()
-    pngs = {key: "scores.png" if key in IN_SCORES else f"{key}.png" for key in parts_of(found)}
+    pngs = {key: png_of(key) for key in found.parts()}
     last = {png: key for key, png in pngs.items()}
     body = ""
     for key, png in pngs.items():
         # One picture holds all tables of heads, and stands below the last of them.
         picture = live(key, png) if is_live else still(key, png) * (last[png] == key)
-        body += part(key, ablation, picture)
+        body += part(key, caption(key, found, ablation), picture)
     style = (HERE / "page.css").read_text("utf-8")
     title = f"Inside {name}"
     return (
@@ -53,29 +51,21 @@ def page(found: Findings, name: str, facts: str, ablation: str) -> str:
     )
 
 
-def parts_of(found: Findings) -> list[str]:
-    missing = set()
-    if found.text.question is None:
-        missing.add("answer")
-    if found.scores.loss.isnan().all():
-        missing.add("loss")
-    if found.previous_token.isnan().any():
-        missing.add("previous")
-    if found.induction is None:
-        missing.add("induction")
-    if found.costs.isnan().any():
-        missing.add("cost")
-    return [key for key in CAPTIONS if key not in missing]
+def caption(key: str, found: Findings, ablation: str) -> str:
+    return CAPTIONS[key][1].format(
+        ablation={"zero": "zero", "mean": "its mean over the text"}[ablation],
+        wanted=found.text.wanted,
+        marks=MARKS if found.text.right is not None else "",
+    )
 
 
-def part(key: str, ablation: str, picture: str) -> str:
+def part(key: str, caption: str, picture: str) -> str:
     """Title, caption and picture, one below the other."""
-    title, caption = CAPTIONS[key]
-    which = {"zero": "zero", "mean": "its mean over the text"}[ablation]
+    title = CAPTIONS[key][0]
     of = f" <small>{SHOWN[key]}</small>" if key in SHOWN else ""
     return (
         f"<section>\n<h2>{escape(title)}{of}</h2>\n<figure>\n"
-        f"<p>{escape(caption.replace('{ablation}', which))}</p>\n{picture}</figure>\n</section>\n"
+        f"<p>{escape(caption)}</p>\n{picture}</figure>\n</section>\n"
     )
 
 
@@ -121,17 +111,13 @@ def answers(found: Findings) -> str:
     given, right, question = found.text.answer, found.text.right, found.text.question
     if given is None or question is None:
         return ""
-    marks = [
-        "right" if right is None or right[i : i + 1] == [t] else "wrong"
-        for i, t in enumerate(given)
-    ]
     rows = [
         ("input", [f'<span class="token">{escape(x)}</span>' for x in found.labels[:question]]),
         (
             "answer",
             [
                 f'<span class="token {mark}">{escape(found.show(token))}</span>'
-                for mark, token in zip(marks, given, strict=True)
+                for mark, token in zip(found.text.marks, given, strict=True)
             ],
         ),
     ]

@@ -1,6 +1,7 @@
 """What a model would say next, layer by layer, and how right it was."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -28,10 +29,6 @@ class TokenScores:
     """Negative log-likelihood in nats, (..., T) fp32."""
     rank: Tensor
     """1 for the likeliest token of all, V for the least likely, (..., T) int64."""
-
-    @property
-    def probability(self) -> Tensor:
-        return (-self.loss).exp()
 
 
 def next_tokens(logits: Tensor, n: int = 10) -> Likeliest:
@@ -75,8 +72,9 @@ def logit_lens(
     norm = model.transformer.ln_f
     said, scores = [], []
     with model.evaluating():
-        for stream in inside.after_layers():  # (T, C); one at a time, for V is large
-            logits = model.head(norm(stream.to(norm.weight.dtype)))
+        earlier = inside.after_layers()[:-1].to(norm.weight.dtype)
+        # One at a time, for V is large; the last is not computed again, but the model's own.
+        for logits in chain((model.head(norm(stream)) for stream in earlier), [inside.logits]):
             said.append(next_tokens(logits, n))
             scores.append(token_scores(logits, targets))
     return (

@@ -104,9 +104,9 @@ def run_blocks(model: GPT2, stream: Tensor, batch: Batch, work: Work) -> None:
         x = stream
         for block in model.transformer.h:
             if work.model.activation_checkpointing:
-                x = checkpoint(block, x, None, mask, use_reentrant=False)
+                x = checkpoint(block, x, mask, use_reentrant=False)
             else:
-                x = block(x, None, mask)
+                x = block(x, mask)
     x.backward(torch.ones_like(x))
 
 

@@ -35,7 +35,7 @@ def test_help_names_every_setting():
         ([*GIVEN, "layer=-1", "head=0"], ["layer: -1 is out of range"]),
         ([*GIVEN, "layer=1"], ["layer: 1 is given without a head; add head=, or leave layer out"]),
         ([*GIVEN, "head=1"], ["head: 1 is given without a layer; "]),
-        ([*GIVEN, "token=64"], ["token: 64 is none of the max_tokens=64 that are read, "]),
+        ([*GIVEN, "token=65"], ["token: 65 is none of the max_tokens=64 that are read, "]),
         ([*GIVEN, "max_tokens=1"], ["max_tokens: 1 is out of range"]),
         ([*GIVEN, "max_tokens=257"], ["max_tokens: 257 is out of range"]),
         (

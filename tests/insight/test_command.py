@@ -55,8 +55,8 @@ def refused(insight):
 
 
 @pytest.fixture
-def before_torch(refused, monkeypatch):
-    """The same, before anything heavy is loaded."""
+def before_it_looks(refused, monkeypatch):
+    """The same, before what looks into a model is imported."""
     monkeypatch.setitem(sys.modules, "gpt2lab.insight.folder", None)
     return refused
 
@@ -95,19 +95,19 @@ def test_an_earlier_insight_is_replaced_only_where_that_is_asked_for(insight, re
     assert (place / "out" / "head.png").read_bytes() != b"old"
 
 
-def test_a_folder_with_anything_else_is_left_alone(before_torch, place):
+def test_a_folder_with_anything_else_is_left_alone(before_it_looks, place):
     (place / "out").mkdir()
     (place / "out" / "holiday.png").write_bytes(b"x")
-    assert before_torch(PROMPT, "to=out", "overwrite=true") == (
+    assert before_it_looks(PROMPT, "to=out", "overwrite=true") == (
         "to: out holds holiday.png, which is no insight; choose another folder"
     )
 
 
-def test_what_is_missing_or_a_file_is_said_before_torch(before_torch):
-    assert before_torch(PROMPT, "to=out", checkpoint="b.ckpt") == (
+def test_what_is_missing_or_a_file_is_said_before_it_looks(before_it_looks):
+    assert before_it_looks(PROMPT, "to=out", checkpoint="b.ckpt") == (
         "b.ckpt: there is no such file or folder; did you mean a.ckpt?"
     )
-    assert before_torch(PROMPT, "to=a.ckpt").endswith("a.ckpt is a file; choose a folder")
+    assert before_it_looks(PROMPT, "to=a.ckpt").endswith("a.ckpt is a file; choose a folder")
 
 
 @pytest.mark.parametrize(

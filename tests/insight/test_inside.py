@@ -29,7 +29,7 @@ def test_shapes(model):
     inside = attention(model, TOKENS)
     (L, H, C), T = (model.config.n_layer, model.config.n_head, model.config.n_embd), len(TOKENS)
     assert inside.weights.shape == (L, H, T, T)
-    for found in (inside.q, inside.k, inside.v, inside.head_outputs()):
+    for found in (inside.q, inside.k, inside.v):
         assert found.shape == (L, H, T, C // H)
     assert inside.streams.shape == (2 * L + 1, T, C)
     assert inside.after_layers().shape == (L + 1, T, C)
@@ -49,15 +49,8 @@ def test_weights_times_values_are_what_the_fast_path_hands_to_c_proj(model):
     for block in model.transformer.h:
         block.attn.c_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     inside = attention(model, TOKENS)
-    found = inside.head_outputs().transpose(1, 2).flatten(-2)  # (L, T, C)
+    found = (inside.weights @ inside.v).transpose(1, 2).flatten(-2)  # (L, T, C)
     torch.testing.assert_close(found, torch.cat(seen), **CLOSE)
-
-
-@torch.no_grad()
-def test_they_are_the_weights_of_the_slow_path(model):
-    slow: list[torch.Tensor] = []
-    model.transformer(TOKENS[None], slow)
-    torch.testing.assert_close(attention(model, TOKENS).weights, torch.cat(slow), **CLOSE)
 
 
 @torch.no_grad()

@@ -15,7 +15,9 @@ from gpt2lab.insight import page as page_module
 from gpt2lab.insight.captions import CAPTIONS
 from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
-from gpt2lab.insight.pictures import compact, pictures, turn
+from gpt2lab.insight.pictures import pictures
+from gpt2lab.insight.pictures.canvas import turn
+from gpt2lab.insight.pictures.scores import compact
 from tests.insight.models import sort_model, text_model
 
 ALL = {"arcs.png", "head.png", "heads.png", "last_block.png", "lens.png", "loss.png", "next.png"}
@@ -56,7 +58,9 @@ def test_signs_that_mean_something_elsewhere_are_drawn_as_they_are():
 
 def test_long_labels_are_turned_and_numbers_are_short():
     assert (turn(["2", "10"]), turn(["2", "100"])) == (0, 90)
-    assert [*map(compact, (0.123, -0.004, -0.5, 1.25))] == [".12", ".00", "-.50", "1.2"]
+    shown = [compact(x, 2) for x in (0.123, -0.004, -0.5, 1.25)]
+    assert shown == [".12", ".00", "-.50", "1.2"]
+    assert [compact(x, 3) for x in (-0.0042, 1.25)] == ["-.004", "1.25"]
 
 
 class Reader(HTMLParser):

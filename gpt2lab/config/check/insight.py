@@ -15,7 +15,8 @@ def insight_problems(config: InsightConfig) -> Iterator[str]:
         yield f"layer: {config.layer} is given without a head; add head=, or leave layer out"
     if config.layer is None and config.head is not None:
         yield f"head: {config.head} is given without a layer; add layer=, or leave head out"
-    if config.token is not None and config.token >= config.max_tokens:
+    most = config.max_tokens + config.add_start_token
+    if config.token is not None and config.token >= most:
         yield (
             f"token: {config.token} is none of the max_tokens={config.max_tokens} that are read, "
             "counted from 0; choose a smaller one, or add max_tokens="

@@ -33,7 +33,8 @@ class InsightConfig:
     """The token, from 0, whose attention is drawn as arcs, and whose next token is shown; null:
     the last, or the one before an answer."""
     max_tokens: int = ranged(64, ge=2, le=256)
-    """Of a longer prompt so many tokens are read, the last ones; more are not readable."""
+    """Of a longer prompt so many tokens are read, the last ones; more are not readable. The start
+    token is not counted."""
     ablation: Ablation = Ablation.mean
     """What stands for the output of a head that is taken away: its mean over the text, or zero."""
     add_start_token: bool = True

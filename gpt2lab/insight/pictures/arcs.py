@@ -1,0 +1,82 @@
+"""From one token to those that it looks at."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.insight.findings import Findings
+from gpt2lab.insight.pictures.canvas import (
+    ACCENT,
+    INK,
+    Numbers,
+    canvas,
+    font_size,
+    short,
+    token_ticks,
+    turn,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def arcs(found: Findings) -> "Figure":
+    """From one token to those that it looks at, over the text."""
+    T, token = len(found.labels), found.token
+    panels = [
+        (found.chosen[token].numpy(), f"layer {found.layer}, head {found.head}"),
+        (found.last_block[token].numpy(), "the last layer, the mean of its heads"),
+    ]
+    figure = canvas(float(np.clip(0.32 * T + 1, 6.5, 15)), 6.4)
+    for axes, (weights, title) in zip(figure.subplots(2, 1), panels, strict=True):
+        draw_arcs(axes, weights, token)
+        axes.set_title(title, loc="left", fontsize=10)
+        token_ticks(
+            axes.xaxis, found.labels, rotation=turn(found.labels), fontsize=max(7, font_size(T))
+        )
+        axes.get_xticklabels()[token].set(color=ACCENT, fontweight="bold")
+    shown = short(found.labels[token])
+    figure.suptitle(f'what token {token}, "{shown}", looks at', parse_math=False)
+    return figure
+
+
+def draw_arcs(axes: "Axes", weights: Numbers, token: int) -> None:
+    """Arcs as wide as weights (T,), the largest with their numbers."""
+    T = len(weights)
+    largest = set(np.argsort(weights)[-3:])
+    top = max(token, 1) / 2
+    for other in np.argsort(weights[: token + 1]):
+        weight = float(weights[other])
+        if weight < 0.005:
+            continue
+        place = (token + other) / 2
+        height = (token - other) / 2
+        if other == token:
+            axes.plot([token], [0], "o", color="tab:blue", ms=3 + 12 * weight, clip_on=False)
+        else:
+            angle = np.linspace(0, np.pi, 60)
+            axes.plot(
+                place + height * np.cos(angle),
+                height * np.sin(angle),
+                color="tab:blue",
+                alpha=0.25 + 0.75 * weight,
+                linewidth=0.6 + 6 * weight,
+                solid_capstyle="round",
+            )
+        if other in largest and weight >= 0.05:
+            axes.annotate(
+                f"{weight:.2f}",
+                (place, height),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
+            )
+    axes.set_xlim(-0.7, T - 0.3)
+    axes.set_ylim(-0.03 * top, 1.25 * top + 0.2)
+    axes.set_yticks([])
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.tick_params(length=2)

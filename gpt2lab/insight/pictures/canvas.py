@@ -1,0 +1,80 @@
+"""What all pictures share: colours, labels, and how a figure becomes a PNG."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Numbers = NDArray[np.float32]
+
+DPI = 110
+INK, PALE, ACCENT = "#1f2937", "#9ca3af", "#c2410c"
+LONGEST_LABEL = 14
+
+
+def canvas(width: float, height: float) -> "Figure":
+    """A figure of so many inches, with no screen behind it."""
+    # Here, because it takes a while: --help and a mistake are answered without it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def as_png(figure: "Figure") -> bytes:
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        # The font has no Chinese, say: a box stands in the picture, the sign itself in the page.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(png, format="png", dpi=DPI)
+    return png.getvalue()
+
+
+def short(label: str, longest: int = LONGEST_LABEL) -> str:
+    return label if len(label) <= longest else f"{label[: longest - 1]}…"
+
+
+def token_ticks(axis: Any, labels: Sequence[str], **text: Any) -> None:
+    """A label a token, taken as it is: $ begins no formula."""
+    shown = [short(label) for label in labels]
+    axis.set_ticks(range(len(labels)), shown, parse_math=False, **text)
+
+
+def font_size(tokens: int) -> float:
+    """Points of the labels of so many tokens."""
+    return float(np.clip(400 / max(tokens, 1), 6.5, 11))
+
+
+def turn(labels: Sequence[str]) -> int:
+    """Degrees by which labels below each other's tokens are turned: long ones would overlap."""
+    return 90 if max(map(len, labels)) > 2 else 0
+
+
+def frame(axes: "Axes", x: float, y: float, side: float, is_chosen: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle(
+            (x - 0.5, y - 0.5),
+            *(side, side),
+            fill=False,
+            clip_on=False,
+            edgecolor=ACCENT if is_chosen else PALE,
+            linewidth=2 if is_chosen else 0.5,
+        )
+    )
+
+
+def colour_bar(figure: "Figure", image: Any, axes: Any, name: str = "attention weight") -> None:
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
+    bar.set_label(name)
+    bar.outline.set_visible(False)
