@@ -143,10 +143,11 @@ def in_flight(work: Work) -> int:
 def gradients_before(work: Work) -> int:
     """What is there when a backward pass begins: of the micro-batches before it, and ddp's buckets.
 
-    By fsdp too it is whole on each device: gradients are summed once a step.
+    The former are not in the buckets, to which the last backward pass alone hands them over. By
+    fsdp too they are whole on each device: gradients are summed once a step.
     """
     has_buckets = work.devices > 1 and not work.is_sharded
-    return FP32 * work.parameters.all if work.micro_batches > 1 or has_buckets else 0
+    return FP32 * work.parameters.all * ((work.micro_batches > 1) + has_buckets)
 
 
 def gradients_in_flight(work: Work) -> int:
