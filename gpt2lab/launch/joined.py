@@ -174,13 +174,13 @@ class Member:
 
         Raises:
             ConfigError: on a rank whose settings differ, naming them.
+            RunError: on the first, if some do not come.
         """
         ours = dict(_digests(settings))
         if self.is_first:
             self._tell("settings", ours)
-            others = self.place.world_size - 1
-            agreed = self._key("agreed")
-            self._until(lambda: self._store.add(agreed, 0) == others)
+            deadline = time.monotonic() + MEETING_S
+            self._until(lambda: self._have_come(deadline))
             return
         theirs = self._hear("settings")
         different = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
@@ -192,6 +192,16 @@ class Member:
                 )
             )
         self._store.add(self._key("agreed"), 1)
+
+    def _have_come(self, deadline: float) -> bool:
+        """Whether all ranks have agreed."""
+        count = 1 + self._store.add(self._key("agreed"), 0)
+        if count < self.place.world_size and time.monotonic() > deadline:
+            raise RunError(
+                f"ranks: {count} of {self.place.world_size} came in {MEETING_S:g} s; see whether "
+                "the others were started"
+            )
+        return count == self.place.world_size
 
     def tell(self, what: Any) -> None:
         """From the first rank to all others, once a training; plain values."""
