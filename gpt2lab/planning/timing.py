@@ -74,7 +74,7 @@ def timed(work: Work, optim: OptimConfig, device: torch.device) -> Timed:
         matrices, number = update_of(model, optim, device)
         model.transformer.h = nn.ModuleList()
         rest = median_seconds(lambda: run_all(model, batch, work), device)
-    sharing = work.devices if device.type == "cpu" else 1
+    sharing = work.devices_a_node if device.type == "cpu" else 1
     return Timed(blocks / BLOCKS / rows, rest / rows, matrices, number, sharing)
 
 
