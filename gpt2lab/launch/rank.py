@@ -98,6 +98,14 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
+def pass_on(number: int) -> None:
+    """Tell the other ranks of a signal: by the parent, which sends it to all of them."""
+    parent = multiprocessing.parent_process()
+    # A Ctrl-C comes by the parent, which counts it: a second one ends all at once.
+    if parent is not None and parent.pid == os.getppid() and number != signal.SIGINT:
+        os.kill(os.getppid(), number)
+
+
 def part_from_others() -> None:
     """A rank that waits for this one by mistake shall meet an error instead of waiting for ever."""
     import torch.distributed as dist
