@@ -63,16 +63,24 @@ def prefix_masked_cross_entropy(
 
 @torch.no_grad()
 def score_targets(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int | None = None,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Each target's negative log-likelihood, and whether it was the likeliest token.
 
+    Args:
+        counted: as in prefix_masked_cross_entropy.
     Returns:
         (...) in nats, 0 where ignored; (...) bool, True where ignored.
     """
     vocab_size = vocab_size or weight.shape[0]
-    counts = targets != IGNORE
-    rows, wanted = _counted_rows(hidden, targets)
+    if counted is None:
+        (counted,) = (targets.flatten() != IGNORE).nonzero(as_tuple=True)
+    rows, wanted = _counted_rows(hidden, targets, counted)
     nll = torch.zeros(targets.shape, dtype=_wide(hidden.dtype), device=hidden.device)
     right = torch.ones(targets.shape, dtype=torch.bool, device=hidden.device)
     if not len(rows):
@@ -89,8 +97,8 @@ def score_targets(
         is_small = logits.numel() <= DENSE_LOGITS
         tiles = [(logits, target)] if is_small else _tiles(logits, target)
         parts += [_scores(*tile) for tile in tiles]
-    nll[counts] = torch.cat([loss for loss, _ in parts]).to(nll.dtype)
-    right[counts] = torch.cat([likeliest for _, likeliest in parts])
+    nll.view(-1)[counted] = torch.cat([loss for loss, _ in parts]).to(nll.dtype)
+    right.view(-1)[counted] = torch.cat([likeliest for _, likeliest in parts])
     return nll, right
 
 
