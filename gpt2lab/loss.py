@@ -17,6 +17,9 @@ from gpt2lab.batch import IGNORE
 # One chunk's logits are the only ones in memory. 256 rows and fewer made the matrix products
 # measurably slower; more only cost memory.
 CHUNK_ROWS = 512
+# The head's gradient of so many chunks is added up in the products' format; of more, such sums are
+# added up in fp32, for bf16 would round once a chunk what has grown with all the chunks before.
+CHUNKS_A_SUM = 4
 # On a CPU the softmax of 32 rows of 50,257 classes stays in the cache.
 CPU_TILE_ROWS = 32
 # Below this many logits the plain path is as fast and shorter.
@@ -128,6 +131,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def is_summed_wide(rows: int, dtype: torch.dtype) -> bool:
+    """Whether the head's gradient is added up in a wider format than the products'."""
+    return rows > CHUNKS_A_SUM * CHUNK_ROWS and dtype != _wide(dtype)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of losses times a scale, its gradient computed in the forward pass.
 
@@ -150,9 +158,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.input_dtypes = hidden.dtype, weight.dtype
         grad_hidden = torch.empty_like(rows) if wants_hidden else None
         grad_weight = torch.zeros_like(head) if wants_weight else None
+        sums = None
+        if wants_weight and is_summed_wide(len(rows), dtype):
+            sums = torch.zeros_like(head, dtype=_wide(dtype))
         buffer = head.new_empty(min(CHUNK_ROWS, len(rows)), len(head))
         total = torch.zeros((), dtype=_wide(dtype), device=hidden.device)
-        for start in range(0, len(rows), CHUNK_ROWS):
+        for number, start in enumerate(range(0, len(rows), CHUNK_ROWS), 1):
             chunk = rows[start : start + CHUNK_ROWS]
             logits = torch.mm(chunk, head.t(), out=buffer[: len(chunk)])
             target = targets[start : start + CHUNK_ROWS]
@@ -162,6 +173,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 torch.mm(logits, head, out=grad_hidden[start : start + CHUNK_ROWS])
             if grad_weight is not None:
                 grad_weight.addmm_(logits.t(), chunk)
+                if sums is not None and number % CHUNKS_A_SUM == 0:
+                    sums += grad_weight
+                    grad_weight.zero_()
+        if sums is not None and grad_weight is not None:
+            grad_weight = sums.add_(grad_weight)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total * scale
 

@@ -7,7 +7,9 @@ autocast makes. What the backward pass needs of a block is counted tensor by ten
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpt2lab.loss import CHUNK_ROWS, CPU_TILE_ROWS, DENSE_LOGITS
+import torch
+
+from gpt2lab.loss import CHUNK_ROWS, CPU_TILE_ROWS, DENSE_LOGITS, is_summed_wide
 from gpt2lab.planning.work import Work
 
 FP32, INT64 = 4, 8
@@ -248,7 +250,7 @@ def logits_bytes(work: Work) -> int:
     tile = rows if work.on_gpu else CPU_TILE_ROWS
     head = 0 if width == FP32 else width * stored * C
     reads = 0 if width == FP32 else width * n * C
-    gradients = width * stored * C + width * n * C
+    gradients = width * stored * C + summed_bytes(work) + width * n * C
     return hidden + head + reads + gradients + rows * stored * width + 2 * FP32 * tile * stored
 
 
@@ -259,4 +261,11 @@ def loss_saved(work: Work) -> int:
         V = work.model.vocab_size or 0
         head = width * V * C if width < FP32 else 0
         return width * n * C + head + FP32 * n * V
-    return width * n * C + width * work.parameters.embedding
+    return width * n * C + (summed_bytes(work) or width * work.parameters.embedding)
+
+
+def summed_bytes(work: Work) -> int:
+    """Of the head's gradient where it is added up in fp32."""
+    dtype = torch.bfloat16 if work.width < FP32 else torch.float32
+    is_wide = is_summed_wide(counted_tokens(work), dtype)
+    return FP32 * work.parameters.embedding if is_wide else 0
