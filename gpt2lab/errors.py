@@ -37,7 +37,7 @@ class RunError(Exception):
 
 
 class LostRankError(RunError):
-    """A rank that has ended without a word, by a signal or a crash: it may be started again."""
+    """A rank that was ended by a signal, a crash or its device: it may be started again."""
 
     def __init__(self, rank: int | None, how: str) -> None:
         self.what = f"{'a rank' if rank is None else f'rank {rank}'}: ended by {how}"

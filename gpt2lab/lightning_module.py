@@ -24,7 +24,7 @@ from torchmetrics import MeanMetric
 
 from gpt2lab import ranks
 from gpt2lab.backends import attention_kernel, compile_blocks
-from gpt2lab.batch import IGNORE, Batch
+from gpt2lab.batch import Batch
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.check.train import AUTO
 from gpt2lab.fsdp import FSDPStrategy, gathered
@@ -52,9 +52,10 @@ class GPT2LightningModule(LightningModule):
         self.settings = settings
         self.model = GPT2(settings.model)
         # torchmetrics' accuracy and perplexity want the logits of a whole batch, which never exist
-        self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is shown, not left out
-        self.val_exact_match = MeanMetric()
-        self.val_token_accuracy = MeanMetric()
+        # A NaN is shown, not left out; to look for one, the host would wait for the device.
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.val_exact_match = MeanMetric(nan_strategy="disable")
+        self.val_token_accuracy = MeanMetric(nan_strategy="disable")
         self.train_losses: list[float] = []
         """Of the steps since the last record."""
         self.skipped_steps = 0
@@ -117,6 +118,7 @@ class GPT2LightningModule(LightningModule):
                     lambda rows: fits(self.model, batch, rows, state),
                     self.device,
                 )
+            torch.accelerator.reset_peak_memory_stats(self.device)  # not those of what was tried
         part = self.parts(batch)[0]
         self.backends["attention"] = attention_kernel(self.model, part)
 
@@ -293,9 +295,9 @@ class GPT2LightningModule(LightningModule):
             self.missing_passes -= 1
             self.model.scores(batch)
         nll, right = self.model.scores(batch)
-        counted = batch.targets != IGNORE
-        self.val_loss.update(nll[counted])
-        self.val_token_accuracy.update(right[counted].float())
+        assert batch.counted is not None
+        self.val_loss.update(nll.flatten()[batch.counted])
+        self.val_token_accuracy.update(right.flatten()[batch.counted].float())
         # Greedy decoding is right everywhere exactly when each next token is the likeliest.
         self.val_exact_match.update(right.all(dim=1).float())
 

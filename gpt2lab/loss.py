@@ -17,6 +17,9 @@ from gpt2lab.batch import IGNORE
 # One chunk's logits are the only ones in memory. 256 rows and fewer made the matrix products
 # measurably slower; more only cost memory.
 CHUNK_ROWS = 512
+# The head's gradient of so many chunks is added up in the products' format; of more, such sums are
+# added up in fp32, for bf16 would round once a chunk what has grown with all the chunks before.
+CHUNKS_A_SUM = 4
 # On a CPU the softmax of 32 rows of 50,257 classes stays in the cache.
 CPU_TILE_ROWS = 32
 # Below this many logits the plain path is as fast and shorter.
@@ -63,16 +66,24 @@ def prefix_masked_cross_entropy(
 
 @torch.no_grad()
 def score_targets(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, vocab_size: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    vocab_size: int | None = None,
+    counted: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Each target's negative log-likelihood, and whether it was the likeliest token.
 
+    Args:
+        counted: as in prefix_masked_cross_entropy.
     Returns:
         (...) in nats, 0 where ignored; (...) bool, True where ignored.
     """
     vocab_size = vocab_size or weight.shape[0]
-    counts = targets != IGNORE
-    rows, wanted = _counted_rows(hidden, targets)
+    if counted is None:
+        (counted,) = (targets.flatten() != IGNORE).nonzero(as_tuple=True)
+    rows, wanted = _counted_rows(hidden, targets, counted)
     nll = torch.zeros(targets.shape, dtype=_wide(hidden.dtype), device=hidden.device)
     right = torch.ones(targets.shape, dtype=torch.bool, device=hidden.device)
     if not len(rows):
@@ -89,8 +100,8 @@ def score_targets(
         is_small = logits.numel() <= DENSE_LOGITS
         tiles = [(logits, target)] if is_small else _tiles(logits, target)
         parts += [_scores(*tile) for tile in tiles]
-    nll[counts] = torch.cat([loss for loss, _ in parts]).to(nll.dtype)
-    right[counts] = torch.cat([likeliest for _, likeliest in parts])
+    nll.view(-1)[counted] = torch.cat([loss for loss, _ in parts]).to(nll.dtype)
+    right.view(-1)[counted] = torch.cat([likeliest for _, likeliest in parts])
     return nll, right
 
 
@@ -120,6 +131,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def is_summed_wide(rows: int, dtype: torch.dtype) -> bool:
+    """Whether the head's gradient is added up in a wider format than the products'."""
+    return rows > CHUNKS_A_SUM * CHUNK_ROWS and dtype != _wide(dtype)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Sum of losses times a scale, its gradient computed in the forward pass.
 
@@ -142,9 +158,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.input_dtypes = hidden.dtype, weight.dtype
         grad_hidden = torch.empty_like(rows) if wants_hidden else None
         grad_weight = torch.zeros_like(head) if wants_weight else None
+        sums = None
+        if wants_weight and is_summed_wide(len(rows), dtype):
+            sums = torch.zeros_like(head, dtype=_wide(dtype))
         buffer = head.new_empty(min(CHUNK_ROWS, len(rows)), len(head))
         total = torch.zeros((), dtype=_wide(dtype), device=hidden.device)
-        for start in range(0, len(rows), CHUNK_ROWS):
+        for number, start in enumerate(range(0, len(rows), CHUNK_ROWS), 1):
             chunk = rows[start : start + CHUNK_ROWS]
             logits = torch.mm(chunk, head.t(), out=buffer[: len(chunk)])
             target = targets[start : start + CHUNK_ROWS]
@@ -154,6 +173,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 torch.mm(logits, head, out=grad_hidden[start : start + CHUNK_ROWS])
             if grad_weight is not None:
                 grad_weight.addmm_(logits.t(), chunk)
+                if sums is not None and number % CHUNKS_A_SUM == 0:
+                    sums += grad_weight
+                    grad_weight.zero_()
+        if sums is not None and grad_weight is not None:
+            grad_weight = sums.add_(grad_weight)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total * scale
 

@@ -378,6 +378,7 @@ class GPT2(nn.Module):
             self.transformer.wte.weight,
             batch.targets,
             vocab_size=self.vocab_size,
+            counted=batch.counted,
         )
 
     def num_parameters(self) -> int:

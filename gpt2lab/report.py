@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt2lab import run_folder
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import HIGHER_IS_BETTER
+from gpt2lab.measure import peak_bytes
 from gpt2lab.metrics import read_metrics
 from gpt2lab.samples import answers, continuations
 
@@ -39,7 +39,7 @@ def summarize(metrics: Path, module: Any, throughput: Throughput, stop: Stop) ->
         "peak_flops_per_second": None if peak is None else round(peak.flops_per_second),
         "backends": module.backends,
         "micro_batch_size": module.micro_batch_size,
-        "peak_memory_bytes": run_folder.peak_memory_bytes(),
+        "peak_memory_bytes": peak_bytes(module.device),
         "stop_reason": stop.reason or "a callback",
         "ended_by": stop.ended_by,
     }

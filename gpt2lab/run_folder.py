@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -191,16 +190,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return described.stdout.strip()
-
-
-def peak_memory_bytes() -> int:
-    """The most memory the GPU held for us, or else this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _version(package: str) -> str | None:

@@ -83,11 +83,19 @@ class Listener:
             saves and speaks for all and whose end is theirs, or all that have a part in a save.
         counts: a second Ctrl-C as one more than the first. A rank may get the same one from its
             parent and from a terminal, and leaves the counting to the parent.
+        passes_on: tells the other ranks of a signal, of which they hear at the end of a step, but
+            would not if the step, or an evaluation, took too long.
     """
 
-    def __init__(self, leaves: bool = True, counts: bool = True) -> None:
+    def __init__(
+        self,
+        leaves: bool = True,
+        counts: bool = True,
+        passes_on: Callable[[int], None] | None = None,
+    ) -> None:
         self.leaves = leaves
         self.counts = counts
+        self.passes_on = passes_on
         self.number: int | None = None
         self._lock: AbstractContextManager[Any] = threading.RLock()
         self._leaving: AbstractContextManager[Any] = self._lock
@@ -96,6 +104,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._timer: threading.Timer | None = None
         self._handlers: dict[int, Any] = {}
+        self._closing = threading.Lock()
 
     @contextmanager
     def during(
@@ -144,17 +153,27 @@ class Listener:
         if self._timer is not None:
             self._timer.cancel()
         _ours.discard(self._target)
-        os.close(self._target)
-        self._thread = None
+        with self._closing:
+            os.close(self._target)
+            self._thread = None
+
+    def hear(self, number: int) -> None:
+        """A signal that another rank has got and passed on; from any thread."""
+        with self._closing:
+            if self._thread is not None:
+                os.write(self._target, bytes([number]))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number
 
     def _watch(self, source: int) -> None:
-        interrupts = 0
+        interrupts, has_told = 0, False
         while number := os.read(source, 1)[0]:
             if number not in ASKED:
                 continue
+            if self.passes_on is not None and not has_told:
+                self.passes_on(number)
+                has_told = True
             self._note(number, None)
             if not self.leaves:
                 continue

@@ -92,7 +92,13 @@ class Training:
             keep_every=settings.checkpoint_keep_every,
         )
         saves = self.is_first or settings.is_shared_out
-        self.listener = Listener(leaves=saves, counts=settings.world_size == 1)
+        self.listener = Listener(
+            leaves=saves,
+            counts=settings.world_size == 1,
+            passes_on=None if self.is_first else joined.pass_on,
+        )
+        if self.is_first:
+            joined.hear_by(self.listener.hear)
         self.stop = Stop(
             max_steps=settings.max_steps,
             max_minutes=settings.max_minutes,

@@ -25,7 +25,8 @@ def imported(file: Path) -> set[str]:
 
 BELOW = {"batch", "config", "durable", "errors", "heap", "progress", "tokenizer"}
 MODEL_WING = {
-    *("flops", "generation", "loss", "model", "optim", "peak", "precision", "ranks", "weights"),
+    *("backends", "flops", "generation", "loss", "measure", "model", "optim", "peak", "precision"),
+    *("ranks", "weights"),
 }
 
 

@@ -137,6 +137,19 @@ def test_any_split_of_a_batch_gives_the_gradient_of_the_whole(
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("rows", [5, 20, 1600])
+def test_the_heads_gradient_is_as_exact_of_many_chunks_as_of_one(chunked, rows):
+    """Rows that are all alike: their gradients add up, and none cancels another's error."""
+    hidden, weight, _ = problem(torch.float32)
+    hidden, targets = hidden[:1].detach().expand(rows, -1), torch.full((rows,), 3)
+    found, exact = (weight.detach().to(d).requires_grad_() for d in (torch.float32, torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        prefix_masked_cross_entropy(hidden, found, targets).backward()
+    reference(hidden.double(), exact, targets, vocab=16).backward()
+    # bf16 keeps 8 bits of logits, of their gradients and of a sum.
+    assert (found.grad - exact.grad).norm() < 2**-6 * exact.grad.norm()
+
+
 def test_dividing_each_part_by_its_own_count_would_be_wrong():
     hidden, weight, targets = problem(rows=4)
     targets = torch.tensor([1, IGNORE, IGNORE, 2])

@@ -29,6 +29,7 @@ usage: python -m gpt2lab.benchmark {train,startup,loop,loss,data,prepare,generat
           128 tokens after 128 over transformers' generate on the same weights, at batch 1 and 8;
           the share of the memory's limit, memory, and what rounded weights cost: in loss, and in
           how often the likeliest token is another. checkpoint= takes a trained model
+  plan    memory and time of a step, planned over what trainings in processes of their own then take
 
 Only train, loop and generate take settings, those of train.
 """

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt2lab.benchmark.clock import now
 from gpt2lab.config import Precision, Quantize
 from gpt2lab.config.compose import settings_from
 from gpt2lab.data.prepare import builtin
@@ -27,6 +26,7 @@ from gpt2lab.generation import generate
 from gpt2lab.generation.packed import bytes_read, packed
 from gpt2lab.large_pages import use_large_pages
 from gpt2lab.loading import load
+from gpt2lab.measure import now
 from gpt2lab.model import GPT2
 from gpt2lab.tokenizer import gpt2_tokenizer
 from gpt2lab.weights.pretrained import theirs

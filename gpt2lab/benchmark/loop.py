@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from gpt2lab.benchmark.clock import now
 from gpt2lab.benchmark.turns import blocks_in_turn
 from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.experiment import build_data, choose_precision
+from gpt2lab.measure import now
 from gpt2lab.model import GPT2
 from gpt2lab.optim import build_optimizer, learning_rate_factor, set_learning_rate
 

@@ -1,8 +1,6 @@
 """The chunked loss beside whole bf16 logits with F.cross_entropy: time, and memory at its peak."""
 
-import resource
 import statistics
-import sys
 from collections.abc import Sequence
 from multiprocessing import get_context
 from typing import Any
@@ -11,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from gpt2lab.batch import IGNORE
-from gpt2lab.benchmark.clock import now
 from gpt2lab.errors import ConfigError
 from gpt2lab.loss import prefix_masked_cross_entropy
+from gpt2lab.measure import now, peak_bytes
 from gpt2lab.model import stored_rows
 
 TOKENS, WIDTH, CLASSES = 2048, 768, 50257
@@ -79,13 +77,6 @@ class Way:
 def extra_bytes(chunked: bool) -> int:
     """Memory that one pass takes at its peak, gradients included, beyond its inputs."""
     way = Way(chunked=chunked)
-    before = peak_bytes()
+    before = peak_bytes(way.device)
     way.run()
-    return peak_bytes() - before
-
-
-def peak_bytes() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes(way.device) - before

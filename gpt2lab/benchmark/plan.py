@@ -8,16 +8,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback
 
-from gpt2lab.benchmark.clock import now
 from gpt2lab.benchmark.data import write_random
-from gpt2lab.benchmark.loss import peak_bytes
 from gpt2lab.benchmark.turns import train
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import build_data, with_vocabulary
+from gpt2lab.measure import now, peak_bytes
+from gpt2lab.planning.memory import RUNTIME
 from gpt2lab.planning.plan import make_plan
+from gpt2lab.precision import device_type
 
 TOKENS = 2**18
 WARM_UP = 2
@@ -68,7 +70,9 @@ def planned(words: list[str]) -> tuple[int, float]:
     """Bytes at the peak and seconds of a step, by a plan."""
     plan = make_plan(settings_from("plan", words).settings)
     assert plan.seconds is not None
-    return plan.memory.peak, plan.seconds.step
+    # Of a GPU it is tensors alone that a training can tell.
+    beyond = plan.memory.at_peak[RUNTIME] if plan.device.on_gpu else 0
+    return plan.memory.peak - beyond, plan.seconds.step
 
 
 def trained(words: list[str], steps: int) -> tuple[int, float]:
@@ -80,7 +84,8 @@ def trained(words: list[str], steps: int) -> tuple[int, float]:
     marks = Marks()
     train(with_vocabulary(settings, data), data, marks)
     seconds = [end - start for start, end in zip(marks.at, marks.at[1:], strict=False)]
-    return peak_bytes(), statistics.median(seconds[WARM_UP - 1 :])
+    device = torch.device(device_type(settings.trainer.get("accelerator")))
+    return peak_bytes(device), statistics.median(seconds[WARM_UP - 1 :])
 
 
 class Marks(Callback):

@@ -23,16 +23,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from gpt2lab.batch import IGNORE, Batch
-from gpt2lab.benchmark.clock import now
 from gpt2lab.benchmark.data import write_random
 from gpt2lab.benchmark.generate import transformers_models
-from gpt2lab.benchmark.loss import peak_bytes
 from gpt2lab.benchmark.turns import blocks_in_turn, train
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import build_data, choose_precision, with_vocabulary
 from gpt2lab.flops import step_flops
+from gpt2lab.measure import now, peak_bytes
 from gpt2lab.model import GPT2
 from gpt2lab.optim import learning_rate_factor
 from gpt2lab.peak import peak_of
@@ -184,13 +183,13 @@ def peak_memory(words: Sequence[str], name: str) -> int:
 
 def bytes_of_training(words: list[str], name: str) -> int:
     settings = replace(settings_of(words), max_steps=MEASURED_FOR_MEMORY)
+    device = torch.device(device_type(settings.trainer.get("accelerator")))
     if name == OURS:
         train(settings, build_data(settings))
     else:
-        device = torch.device(device_type(settings.trainer.get("accelerator")))
         for _ in usual_steps(settings, name, device):
             pass
-    return peak_bytes()
+    return peak_bytes(device)
 
 
 def memory_beside(memory: dict[str, int]) -> dict[str, float]:

@@ -10,7 +10,6 @@ import torch
 from lightning import Callback
 
 from gpt2lab.backends import choose_products
-from gpt2lab.benchmark.clock import now
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import TrainConfig
 from gpt2lab.data.module import StepDataModule
@@ -19,6 +18,7 @@ from gpt2lab.flops import step_flops
 from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.loggers import CSVLogger, Guarded
+from gpt2lab.measure import now
 from gpt2lab.signals import Listener
 from gpt2lab.targets import build_trainer
 

@@ -29,7 +29,7 @@ def on_ranks(count: int, function: Callable[..., Any], *args: Any) -> Any:
 
     Raises:
         Gpt2labError, RunError: what the first rank that failed has raised.
-        LostRankError: if one has ended without having raised anything.
+        LostRankError: if one has ended without having raised anything, or has lost its device.
         Signalled: if a signal came when there was no training to be stopped.
         SystemExit: if the first rank has left upon a signal, and has said so.
     """
@@ -87,7 +87,7 @@ def _raise_first_failure(reports: Path, family: Family) -> NoReturn:
     if family.signal is not None or not told:
         raise Signalled(family.signal or signal.SIGTERM)
     first = min(told, key=lambda report: report["time"])
-    for kind in (ConfigError, DataError, CheckpointError):
+    for kind in (ConfigError, DataError, CheckpointError, LostRankError):
         if first["kind"] == kind.__name__:
             raise kind(*first["problems"])
     if first["kind"] == "Signalled":

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,7 @@ class Family:
         self.signal: int | None = None
         self.killed: set[int | None] = set()
         self._interrupts = 0
-        self._pending: list[int] = []
+        self._pending: SimpleQueue[int] = SimpleQueue()
         self._others = set(multiprocessing.active_children())
         self._members: dict[int, BaseProcess] = {}
         self._is_over = threading.Event()
@@ -62,14 +63,14 @@ class Family:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
         self._interrupts += number == signal.SIGINT
-        self._pending.append(number)
+        self._pending.put(number)
 
     def _guard(self) -> None:
         failed_at = math.inf
         while not self._is_over.wait(0.05):
             children = self.members().values()
             alive = [child for child in children if child.exitcode is None]
-            pending, self._pending = self._pending, []
+            pending = [self._pending.get() for _ in range(self._pending.qsize())]
             for child in alive:
                 if _is_ready(child):
                     for number in pending:

@@ -13,13 +13,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from subprocess import PIPE, Popen
+from types import FrameType
 
 from gpt2lab.config import parse, plain
 from gpt2lab.config.compose import Composed
 from gpt2lab.config.redact import learn, seen
 from gpt2lab.errors import RunError
-from gpt2lab.exit import exit_code
+from gpt2lab.exit import FAULT, exit_code
 from gpt2lab.signals import ASKED, default_signals, raise_signals
 from gpt2lab.terminal import tell
 
@@ -30,10 +32,11 @@ def fit_in_process(composed: Composed) -> int:
     Raises:
         RunError: if its process was killed.
     """
-    # Its own group: what is sent to all of a terminal's processes comes from here.
-    process = Popen([sys.executable, "-m", __name__], stdin=PIPE, process_group=0)
-    assert process.stdin is not None
-    with _forwarding(process):
+    with _forwarding() as forward:
+        # Its own group: what is sent to all of a terminal's processes comes from here.
+        process = Popen([sys.executable, "-m", __name__], stdin=PIPE, process_group=0)
+        assert process.stdin is not None
+        forward.to(process)
         with suppress(BrokenPipeError):
             facts = {
                 "settings": plain(composed.settings),
@@ -55,22 +58,47 @@ def fit_in_process(composed: Composed) -> int:
     return code
 
 
+class Forward:
+    """Signals for another process: those that come before it is there, too."""
+
+    def __init__(self) -> None:
+        self._process: Popen[bytes] | None = None
+        self._came: SimpleQueue[int] = SimpleQueue()
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self._came.put(number)
+        self._send()
+
+    def to(self, process: Popen[bytes]) -> None:
+        self._process = process
+        self._send()
+
+    def _send(self) -> None:
+        with suppress(Empty):
+            while self._process is not None:
+                self._process.send_signal(self._came.get_nowait())
+
+
 @contextmanager
-def _forwarding(process: Popen[bytes]) -> Iterator[None]:
+def _forwarding() -> Iterator[Forward]:
     """While open, signals are the other process's; but for a thread, which gets none."""
+    forward = Forward()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield forward
         return
-    handlers = {n: signal.signal(n, lambda n, frame: process.send_signal(n)) for n in ASKED}
+    handlers = {number: signal.signal(number, forward.note) for number in ASKED}
     try:
-        yield
+        yield forward
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def main() -> int:
-    facts = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return FAULT  # whoever has started this was killed before it had said what is to be done
+    facts = json.loads(line)
     sys.argv, sys.orig_argv = facts["argv"], facts["command"]
     learn(set(facts["secrets"]))
     threading.Thread(target=_stop_without_parent, daemon=True).start()

@@ -25,6 +25,7 @@ from typing import Any
 from gpt2lab.config.changes import leaves
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.exit import FAULT, code_of, exit_code
+from gpt2lab.launch import rank
 from gpt2lab.launch.devices import divide_threads
 from gpt2lab.launch.family import SURVIVAL_S
 from gpt2lab.launch.rank import part_from_others
@@ -91,6 +92,20 @@ def announce(code: int) -> None:
         _member.part()
 
 
+def pass_on(number: int) -> None:
+    """Tell the first rank of a signal that has come to this one, whoever has started them."""
+    if isinstance(_member, Member):
+        _member.pass_on(number)
+    else:
+        rank.pass_on(number)
+
+
+def hear_by(hear: Callable[[int], None]) -> None:
+    """What the first rank does about a signal that another one has got."""
+    if isinstance(_member, Member):
+        _member.hear_signal = hear
+
+
 class Member:
     """A rank among others; as a context, while it trains.
 
@@ -109,6 +124,7 @@ class Member:
         self._is_over = threading.Event()
         self._has_failed: bool | None = None
         self._has_parted = False
+        self.hear_signal: Callable[[int], None] | None = None
 
     def _connect(self) -> Any:
         from torch.distributed import PrefixStore, TCPStore
@@ -174,13 +190,13 @@ class Member:
 
         Raises:
             ConfigError: on a rank whose settings differ, naming them.
+            RunError: on the first, if some do not come.
         """
         ours = dict(_digests(settings))
         if self.is_first:
             self._tell("settings", ours)
-            others = self.place.world_size - 1
-            agreed = self._key("agreed")
-            self._until(lambda: self._store.add(agreed, 0) == others)
+            deadline = time.monotonic() + MEETING_S
+            self._until(lambda: self._have_come(deadline))
             return
         theirs = self._hear("settings")
         different = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
@@ -193,12 +209,26 @@ class Member:
             )
         self._store.add(self._key("agreed"), 1)
 
+    def _have_come(self, deadline: float) -> bool:
+        """Whether all ranks have agreed."""
+        count = 1 + self._store.add(self._key("agreed"), 0)
+        if count < self.place.world_size and time.monotonic() > deadline:
+            raise RunError(
+                f"ranks: {count} of {self.place.world_size} came in {MEETING_S:g} s; see whether "
+                "the others were started"
+            )
+        return count == self.place.world_size
+
     def tell(self, what: Any) -> None:
         """From the first rank to all others, once a training; plain values."""
         self._tell("place", what)
 
     def hear(self) -> Any:
         return self._hear("place")
+
+    def pass_on(self, number: int) -> None:
+        with suppress(RuntimeError):  # the store may have gone with the first rank
+            self._tell("signal", number)
 
     def fails(self, code: int) -> bool:
         """Whether this rank is the first to leave before the end, by this exit code."""
@@ -251,6 +281,9 @@ class Member:
                 os._exit(FAULT)
             try:
                 has_ended = self._has_failed is None and self._store.check(["end"])
+                if self.hear_signal and self._store.check([self._key("signal")]):
+                    self.hear_signal(self._hear("signal"))
+                    self.hear_signal = None
             except RuntimeError:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > ALONE_S:

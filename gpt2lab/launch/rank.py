@@ -22,6 +22,8 @@ from gpt2lab.launch.devices import divide_threads
 from gpt2lab.signals import ASKED, raise_signals, raised
 from gpt2lab.terminal import tell
 
+LOST_DEVICE = {"OutOfMemoryError", "AcceleratorError", "DistBackendError", "DistNetworkError"}
+"""Errors of torch's by which a rank has lost its device or the others: bad luck, not bad input."""
 UNWIND_S = 8.0
 """How long a rank that failed may take to close its files and end its loader's workers."""
 
@@ -70,7 +72,11 @@ def _described(error: BaseException, rank: int) -> tuple[str, list[Any], int]:
     """Its kind, what it is made of, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "Signalled", [getattr(error, "number", signal.SIGINT)], FAULT
-    kind = type(error).__name__ if isinstance(error, Gpt2labError) else "RunError"
+    kind = type(error).__name__
+    if kind in LOST_DEVICE:
+        return "LostRankError", [rank, " ".join(f"{kind}: {error}".split())], FAULT
+    if not isinstance(error, Gpt2labError):
+        kind = "RunError"
     return kind, *last_lines(error, f"rank {rank}: ")
 
 
@@ -90,6 +96,14 @@ def _leave_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def pass_on(number: int) -> None:
+    """Tell the other ranks of a signal: by the parent, which sends it to all of them."""
+    parent = multiprocessing.parent_process()
+    # A Ctrl-C comes by the parent, which counts it: a second one ends all at once.
+    if parent is not None and parent.pid == os.getppid() and number != signal.SIGINT:
+        os.kill(os.getppid(), number)
 
 
 def part_from_others() -> None:

@@ -40,19 +40,26 @@ def with_restarts(
             return begin(checkpoint, restart)
         except LostRankError as lost:
             checkpoint = _newest_since(before, folder, checkpoint)
-            where = f"step {step_of(checkpoint.name)}" if checkpoint else "step 0, afresh"
             warnings.warn(
-                f"{lost.what}; restart {number} of {max_restarts}, from {where}", stacklevel=2
+                f"{lost.what}; restart {number} of {max_restarts}, from {_told(checkpoint)}",
+                stacklevel=2,
             )
             restart = Restart(lost.what, minutes=(time.monotonic() - began) / 60)
     return begin(checkpoint, restart)
+
+
+def _told(checkpoint: Path | None) -> str:
+    if checkpoint is None:
+        return "step 0, afresh"
+    step = step_of(checkpoint.name)
+    return checkpoint.name if step is None else f"step {step}"  # a user may have renamed it
 
 
 def _newest_since(before: dict[Path, int], folder: Path, origin: Path | None) -> Path | None:
     """The last good checkpoint of this training, or else the one that it has begun with."""
     found = find_checkpoint(folder, "last")
     # A run that was turned back, by resume=best, may have been lost before it could say so.
-    is_of_before = found is not None and _stamps(folder).get(found) == before.get(found)
+    is_of_before = found is None or _stamps(folder).get(found) == before.get(found)
     return origin if origin is not None and is_of_before else found
 
 

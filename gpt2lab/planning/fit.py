@@ -24,8 +24,8 @@ def memory_on(work: Work, device: Device) -> Memory:
 
 
 def needed_bytes(work: Work, device: Device) -> int:
-    """Of the memory that a device has, or that all of them share."""
-    return memory_on(work, device).peak * (work.devices if device.memory_is_shared else 1)
+    """Of the memory that a device has, or that all of its node share."""
+    return memory_on(work, device).peak * (work.devices_a_node if device.memory_is_shared else 1)
 
 
 def fits(work: Work, device: Device) -> bool:
@@ -61,7 +61,8 @@ def changes(work: Work, device: Device) -> Iterator[tuple[Work, tuple[str, ...]]
     yield from kinds
     if device.memory_is_shared:  # more processes take more of the same memory
         if work.devices > 1:
-            yield from ((kind.on_one_device(), ("devices=1", *words)) for kind, words in kinds)
+            alone = ("devices=1", *(["num_nodes=1"] if work.nodes > 1 else []))
+            yield from ((kind.on_one_device(), (*alone, *words)) for kind, words in kinds)
         return
     fewest = MOST_DEVICES + 1
     for kind, overrides in kinds:

@@ -7,7 +7,9 @@ autocast makes. What the backward pass needs of a block is counted tensor by ten
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpt2lab.loss import CHUNK_ROWS, CPU_TILE_ROWS, DENSE_LOGITS
+import torch
+
+from gpt2lab.loss import CHUNK_ROWS, CPU_TILE_ROWS, DENSE_LOGITS, is_summed_wide
 from gpt2lab.planning.work import Work
 
 FP32, INT64 = 4, 8
@@ -143,10 +145,11 @@ def in_flight(work: Work) -> int:
 def gradients_before(work: Work) -> int:
     """What is there when a backward pass begins: of the micro-batches before it, and ddp's buckets.
 
-    By fsdp too it is whole on each device: gradients are summed once a step.
+    The former are not in the buckets, to which the last backward pass alone hands them over. By
+    fsdp too they are whole on each device: gradients are summed once a step.
     """
     has_buckets = work.devices > 1 and not work.is_sharded
-    return FP32 * work.parameters.all if work.micro_batches > 1 or has_buckets else 0
+    return FP32 * work.parameters.all * ((work.micro_batches > 1) + has_buckets)
 
 
 def gradients_in_flight(work: Work) -> int:
@@ -247,7 +250,7 @@ def logits_bytes(work: Work) -> int:
     tile = rows if work.on_gpu else CPU_TILE_ROWS
     head = 0 if width == FP32 else width * stored * C
     reads = 0 if width == FP32 else width * n * C
-    gradients = width * stored * C + width * n * C
+    gradients = width * stored * C + summed_bytes(work) + width * n * C
     return hidden + head + reads + gradients + rows * stored * width + 2 * FP32 * tile * stored
 
 
@@ -258,4 +261,11 @@ def loss_saved(work: Work) -> int:
         V = work.model.vocab_size or 0
         head = width * V * C if width < FP32 else 0
         return width * n * C + head + FP32 * n * V
-    return width * n * C + width * work.parameters.embedding
+    return width * n * C + (summed_bytes(work) or width * work.parameters.embedding)
+
+
+def summed_bytes(work: Work) -> int:
+    """Of the head's gradient where it is added up in fp32."""
+    dtype = torch.bfloat16 if work.width < FP32 else torch.float32
+    is_wide = is_summed_wide(counted_tokens(work), dtype)
+    return FP32 * work.parameters.embedding if is_wide else 0

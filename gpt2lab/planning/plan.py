@@ -1,5 +1,6 @@
 """A plan: the model's size, a step's work, memory by part, time and money."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,17 @@ class Plan:
         return None if self.seconds is None else self.work.tokens_per_step / self.seconds.step
 
     @property
+    def steps(self) -> int:
+        """All, or as far as max_minutes are known to reach; the last is begun within them."""
+        most, minutes = self.settings.max_steps, self.settings.max_minutes
+        if minutes is None or self.seconds is None:
+            return most
+        return min(most, math.ceil(60 * minutes / self.seconds.step))
+
+    @property
     def hours(self) -> float | None:
         """Of all steps, without evaluations and checkpoints."""
-        if self.seconds is None:
-            return None
-        hours = self.settings.max_steps * self.seconds.step / 3600
-        minutes = self.settings.max_minutes
-        return hours if minutes is None else min(hours, minutes / 60)
+        return None if self.seconds is None else self.steps * self.seconds.step / 3600
 
     @property
     def money(self) -> float | None:
@@ -73,7 +78,7 @@ class Plan:
         peak = self.device.peak
         if self.seconds is None or peak is None:
             return None
-        devices = 1 if self.device.memory_is_shared else self.work.devices
+        devices = self.work.nodes if self.device.memory_is_shared else self.work.devices
         return self.work.flops / self.seconds.step / peak.of(devices).flops_per_second
 
     def results(self) -> dict[str, Any]:
@@ -85,9 +90,10 @@ class Plan:
             "devices": work.devices,
             "parameters": work.parameters.named,
             "flops_a_step": work.flops,
-            "flops": work.flops * self.settings.max_steps,
+            "steps": self.steps,
+            "flops": work.flops * self.steps,
             "tokens_a_step": work.tokens_per_step,
-            "tokens": work.tokens_per_step * self.settings.max_steps,
+            "tokens": work.tokens_per_step * self.steps,
             "micro_batch_size": work.rows,
             "micro_batches": work.micro_batches,
             "memory_bytes": memory.peak,

@@ -33,7 +33,7 @@ def show_rows(console: Console, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def size_rows(plan: Plan) -> Iterable[tuple[str, str]]:
-    work, device, steps = plan.work, plan.device, plan.settings.max_steps
+    work, device, steps = plan.work, plan.device, plan.steps
     count = f"{work.devices} x " if work.devices > 1 else ""
     parts = f"{work.micro_batches} x " if work.micro_batches > 1 else ""
     shares = f" on each of {work.devices} devices" if work.devices > 1 else ""

@@ -5,7 +5,6 @@ a model is so many of the first and one of the second.
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from gpt2lab.batch import IGNORE, Batch
 from gpt2lab.config import OptimConfig
 from gpt2lab.heap import freed_memory_is_kept
+from gpt2lab.measure import now
 from gpt2lab.model import GPT2, document_mask
 from gpt2lab.optim import OptimizerPair, build_optimizer, clip_gradients, gradient_norm
 from gpt2lab.planning.memory import FP32
@@ -74,7 +74,7 @@ def timed(work: Work, optim: OptimConfig, device: torch.device) -> Timed:
         matrices, number = update_of(model, optim, device)
         model.transformer.h = nn.ModuleList()
         rest = median_seconds(lambda: run_all(model, batch, work), device)
-    sharing = work.devices if device.type == "cpu" else 1
+    sharing = work.devices_a_node if device.type == "cpu" else 1
     return Timed(blocks / BLOCKS / rows, rest / rows, matrices, number, sharing)
 
 
@@ -143,14 +143,7 @@ def median_seconds(action: Callable[[], object], device: torch.device) -> float:
     action()
     seconds: list[float] = []
     while len(seconds) < AT_MOST_TIMES and sum(seconds) < AT_MOST_S:
-        begun = clock(device)
+        begun = now(device)
         action()
-        seconds.append(clock(device) - begun)
+        seconds.append(now(device) - begun)
     return statistics.median(seconds)
-
-
-def clock(device: torch.device) -> float:
-    """Seconds, read when the device has done what it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()

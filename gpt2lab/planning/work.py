@@ -82,6 +82,10 @@ class Work:
     on_gpu: bool
 
     @property
+    def devices_a_node(self) -> int:
+        return self.devices // self.nodes
+
+    @property
     def sequences(self) -> int:
         """Of a step, on all devices."""
         return self.rows * self.micro_batches * self.devices

@@ -1,5 +1,6 @@
 """A multirun's jobs of several devices: each in processes of its own, whoever launches them."""
 
+import io
 import json
 import os
 import signal
@@ -7,12 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
 from gpt2lab.config.multirun import jobs_at_once
 from gpt2lab.launch import cpus
+from gpt2lab.launch.job import Forward, main
 from tests.test_rank_faults import is_alive
 from tests.test_ranks import TINY
 
@@ -173,6 +176,22 @@ def test_a_signal_to_a_multirun_ends_its_job_with_a_checkpoint(tmp_path, number)
         time.sleep(0.1)
     assert folders(tmp_path) == ["grid", "grid-0"]
     assert list((tmp_path / "runs" / "grid-0" / "checkpoints").glob("*.ckpt"))
+
+
+def test_a_signal_that_comes_before_the_process_is_there_is_sent_to_it_once():
+    sent = []
+    forward = Forward()
+    forward.note(signal.SIGTERM, None)
+    forward.to(SimpleNamespace(send_signal=sent.append))
+    forward.note(signal.SIGINT, None)
+    assert sent == [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.parametrize("line", [b"", b'{"settings": '])
+def test_a_job_whose_parent_was_killed_before_it_spoke_leaves_silently(monkeypatch, capsys, line):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line)))
+    assert main() == 1
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -186,10 +186,11 @@ def test_a_signal_to_one_rank_stops_all(tmp_path):
     assert (codes, err) == ([143, 143], [])
 
 
-def test_a_step_that_takes_too_long_after_a_signal_is_dropped_on_all_ranks(tmp_path):
+@pytest.mark.parametrize("first_told", [0, 1])
+def test_a_step_that_takes_too_long_after_a_signal_is_dropped_on_all_ranks(tmp_path, first_told):
     hook = "time.sleep(600 if number == 4 else 0)"
     ranks = srun(tmp_path, "name=a", "max_steps=1000", hook=hook).until_step(3)
-    for process in ranks.processes:
+    for process in ranks.processes[first_told:]:
         process.send_signal(signal.SIGTERM)
     codes, _, err = ranks.end()
     assert (codes, err) == ([143, 143], [])

@@ -1,5 +1,7 @@
 """What would make a training fit does: each way is worked out anew."""
 
+from dataclasses import replace
+
 import pytest
 
 from gpt2lab.planning.fit import fits, largest_rows, needed_bytes, ways
@@ -57,6 +59,15 @@ def test_processes_on_a_cpu_share_its_memory_and_more_of_them_do_not_help():
     assert not [way for way in ways(shape, shared) if "strategy=fsdp" in way.overrides]
     (way,) = [way for way in ways(shape, shared) if way.overrides[0] == "devices=1"][:1]
     assert way.needed_bytes == needed_bytes(work(*XL, *way.overrides), alone)
+
+
+def test_processes_share_the_memory_of_their_own_node_alone():
+    two, four = work(*XL, "devices=2"), work(*XL, "devices=2", "num_nodes=2")
+    shared = replace(gpu(39.4), memory_is_shared=True)
+    half = four.with_rows(16)  # of 16 rows, as one of two devices would have 32
+    assert needed_bytes(half, shared) == 2 * needed_bytes(half, gpu(39.4))
+    assert next(way.overrides[:2] for way in ways(four, shared)) == ("devices=1", "num_nodes=1")
+    assert "num_nodes=1" not in [word for way in ways(two, shared) for word in way.overrides]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 64])

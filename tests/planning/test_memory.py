@@ -139,6 +139,14 @@ def test_gradients_are_kept_from_one_micro_batch_to_the_next():
     assert twice[ACTIVATIONS] < once[ACTIVATIONS]
 
 
+def test_gradients_that_add_up_are_held_beside_ddps_buckets():
+    words = [*TINY, "batch_size=8", "devices=2"]
+    once = moments_of(work(*words))["the loss"]
+    twice = moments_of(work(*words, "micro_batch_size=2"))["the loss"]
+    assert (once[GRADIENTS], twice[GRADIENTS]) == (once[WEIGHTS], 2 * once[WEIGHTS])
+    assert moments_of(work(*words, "micro_batch_size=2"))["the update"][GRADIENTS] == once[WEIGHTS]
+
+
 def test_fsdp_divides_what_is_stored_and_holds_whole_what_is_computed():
     whole, shape = work(*SHARED), work(*SHARED, "strategy=fsdp")
     stored, numbers = moments_of(whole)["the update"], shape.parameters
@@ -153,9 +161,9 @@ def test_fsdp_divides_what_is_stored_and_holds_whole_what_is_computed():
 
 
 def test_fsdp_adds_up_whole_gradients_on_each_device():
-    whole = moments_of(work(*SHARED, "micro_batch_size=1"))["the loss"][GRADIENTS]
+    whole = 4 * work(*SHARED).parameters.all
     parts = moments_of(work(*SHARED, "micro_batch_size=1", "strategy=fsdp"))
-    assert parts["the loss"][GRADIENTS] == whole == 4 * work(*SHARED).parameters.all
+    assert parts["the loss"][GRADIENTS] == whole
     assert parts["the update"][GRADIENTS] == pytest.approx(whole / 4, abs=4)
 
 

@@ -44,6 +44,7 @@ def test_without_fsdp_the_same_does_not_fit_and_the_ways_are_told(capsys):
     show(plan)
     told = capsys.readouterr().out
     assert "does not fit" in told
+    assert plan.ways
     for way in plan.ways:
         assert f"\n  {' '.join(way.overrides)}  (" in told
 
@@ -68,7 +69,12 @@ def test_an_automatic_micro_batch_is_the_largest_that_fits():
 
 
 def test_a_training_ends_when_its_minutes_do():
-    assert plan_of(*XL, "max_minutes=90").hours == 1.5
+    found = plan_of(*XL, "max_minutes=90").results()
+    assert found["hours"] == pytest.approx(1.5, abs=found["seconds_a_step"] / 3600)
+    assert found["steps"] * found["seconds_a_step"] == 3600 * found["hours"]
+    assert found["tokens"] == found["steps"] * found["tokens_a_step"]
+    assert found["flops"] == found["steps"] * found["flops_a_step"]
+    assert plan_of(*XL, "max_minutes=1e9").steps == 32_000
 
 
 def test_rows_of_sorted_digits_are_as_long_as_they_are_and_a_part_of_them_counts():
