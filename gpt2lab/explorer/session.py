@@ -57,6 +57,7 @@ class Session:
     Args:
         past: texts that came before, the latest last.
         is_typing: whether the text was typed: what is typed next replaces it.
+        num_typed: texts that the box had sent when this one was made.
         drawn: samples that were made; the n-th one of the same text takes other draws.
         note: what the last act has to say.
     """
@@ -64,6 +65,7 @@ class Session:
     now: Text
     past: tuple[Text, ...] = ()
     is_typing: bool = False
+    num_typed: int = 0
     drawn: int = 0
     note: str | None = None
 
@@ -195,10 +197,11 @@ class Explorer:
             return "?"
         return f"?{query}" if len(query) < MOST_IN_ADDRESS else "?"
 
-    def typed(self, session: Session, text: str) -> Session:
+    def typed(self, session: Session, text: str, num_typed: int = 0) -> Session:
         """Another text; one step of `undone`, however many keys it took."""
+        session = replace(session, num_typed=num_typed, note=None)
         if text == session.now.text and session.is_typing:
-            return replace(session, note=None)
+            return session
         after = self._after(session, self.text_of(text))
         past = session.past if session.is_typing else after.past
         return replace(after, past=past, is_typing=True)
@@ -223,7 +226,7 @@ class Explorer:
         if not session.past:
             return replace(session, note="There is nothing to undo.")
         *past, now = session.past
-        return Session(now, tuple(past), drawn=session.drawn)
+        return replace(session, now=now, past=tuple(past), is_typing=False, note=None)
 
     def sampled(
         self, session: Session, side: int, count: int, sampling: SamplingConfig
@@ -270,7 +273,7 @@ class Explorer:
 
     def _after(self, session: Session, now: Text) -> Session:
         past = remembered((*session.past, session.now))
-        return Session(now, past, drawn=session.drawn)
+        return replace(session, now=now, past=past, is_typing=False, note=None)
 
 
 def remembered(past: tuple[Text, ...]) -> tuple[Text, ...]:

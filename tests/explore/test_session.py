@@ -60,6 +60,14 @@ def test_undo_takes_back_a_choice_and_all_that_was_typed_at_once(text):
     assert text.undone(session).note == "There is nothing to undo."
 
 
+def test_what_is_done_keeps_the_count_of_what_was_typed(text):
+    session = text.typed(text.opened(""), "ab", num_typed=3)
+    chosen = text.chosen(session, 0, character(text, "c"))
+    (sampled,) = text.sampled(chosen, 0, 1, SamplingConfig())
+    assert [s.num_typed for s in (session, chosen, sampled, text.undone(sampled))] == [3] * 4
+    assert text.typed(session, "ab", num_typed=4).num_typed == 4
+
+
 def test_what_is_remembered_has_an_end(text):
     session = text.opened("")
     for _ in range(MOST_UNDONE + 5):
