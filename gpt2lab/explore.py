@@ -1,5 +1,6 @@
 """python -m gpt2lab.explore: a web page on which one looks into a model."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def main() -> int:
 
     sides = [
         Side(
-            path.name or "GPT-2",
+            name,
             # fp32: what is shown is what the weights say, to the digits shown.
             load(
                 path,
@@ -55,7 +56,7 @@ def main() -> int:
                 allow_nonfinite=settings.allow_nonfinite,
             ),
         )
-        for path in checkpoints
+        for name, path in zip(names_of(checkpoints), checkpoints, strict=True)
     ]
     importing.join()
     if not settings.debug:
@@ -70,6 +71,16 @@ def main() -> int:
     explorer = Explorer(sides, settings.prompt or "")
     serve(explorer, title, listening, settings.host, settings.token, ready)
     return 0
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """As much of the end of each path as tells them apart: a/last.ckpt and b/last.ckpt."""
+    whole = [path.absolute().parts for path in paths]
+    for count in range(1, max(map(len, whole)) + 1):
+        names = ["/".join(parts[-count:]) for parts in whole]
+        if len(set(names)) == len(set(whole)):
+            break
+    return names
 
 
 if __name__ == "__main__":

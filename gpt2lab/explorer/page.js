@@ -9,18 +9,25 @@ watch("value", follow);
 follow();
 // --- text
 const area = element.querySelector("textarea");
-let waiting = null;
+// The value is "3:text": how often a text was sent from here, as far as the sender knows, and the text.
+// What is longer than MOST is refused: it need not be sent.
+let waiting = null, count = 0;
+const own = () => `${count}:${area.value.slice(0, MOST)}`;
 area.addEventListener("input", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => {
     waiting = null;
-    props.value = area.value.slice(0, MOST);  // what is longer is refused: it need not be sent
+    count += 1;
+    props.value = own();
     trigger('input');
   }, 60);
 });
 watch("value", () => {
+  const [, known, text] = /^(\d+):([^]*)$/.exec(props.value ?? "") ?? [null, "0", ""];
+  // An answer to what was done before the text that is on its way: that is to be read still.
+  if (Number(known) < count) props.value = own();
   // Not while it is typed, and not what was typed: the cursor would go to its end.
-  if (waiting === null && area.value.slice(0, MOST) !== (props.value ?? "")) area.value = props.value ?? "";
+  else if (waiting === null && props.value !== own()) area.value = text;
 });
 // --- now
 element.addEventListener("click", (event) => {
@@ -72,3 +79,5 @@ const tell = (event) => {
   if (cell) element.querySelector(".says").textContent = cell.dataset.says;
 };
 for (const kind of ["mouseover", "focusin", "click"]) element.addEventListener(kind, tell);
+// --- tokenizer
+// It answers to nothing.

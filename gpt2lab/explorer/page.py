@@ -18,6 +18,12 @@ FONTS: dict[str, Any] = {
 }
 """The reader's own: gradio's themes would fetch theirs from elsewhere."""
 VIEWS = ("attention", "lens", "tokenizer")
+MOST_UNITS = 2 * (MOST_CHARACTERS + 1)
+"""Of UTF-16, in which a browser counts; a character has one or two."""
+MOST_WAITING = 500
+"""Acts of all browsers that are put in line; hardly more than one browser's."""
+MOST_SESSIONS = 50
+"""Browser windows whose texts are kept; gradio's 10,000 would fill the memory."""
 TEXT_BOX = """\
 <label>Text<textarea rows="3" spellcheck="false" autocomplete="off" autofocus
 placeholder="{placeholder}"></textarea></label>"""
@@ -31,7 +37,8 @@ def page(explorer: Explorer, title: str) -> gr.Blocks:
     """The page as gradio serves it."""
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as blocks:
         Page(explorer, title, blocks)
-    blocks.queue(api_open=False)
+    blocks.queue(api_open=False, max_size=MOST_WAITING)
+    blocks.state_session_capacity = MOST_SESSIONS
     return blocks
 
 
@@ -50,7 +57,7 @@ class Page:
             "",
             elem_id="text",
             html_template=TEXT_BOX.format(placeholder=views.escape(self._placeholder())),
-            js_on_load=_script("text").replace("MOST", str(MOST_CHARACTERS + 1)),
+            js_on_load=_script("text").replace("MOST)", f"{MOST_UNITS})"),
         )
         self.search = gr.Textbox(visible=False)
         self.status = gr.HTML(elem_id="status", js_on_load=_script("status"))
@@ -129,13 +136,19 @@ class Page:
         self.tabs.append((tab, "attention"))
 
     def _wire(self, blocks: gr.Blocks) -> None:
-        """Which act shows what. All of them wait for one another."""
+        """Which act shows what. All of them wait for one another.
+
+        gradio passes over an act that comes before the same one is done ("once"), unless it is told
+        to take them all, or the last one.
+        """
         alone: dict[str, Any] = {
             "concurrency_id": "model",
             "concurrency_limit": 1,
             "show_progress": "hidden",
             "api_visibility": "private",
         }
+        every: dict[str, Any] = {"trigger_mode": "multiple"}
+        last: dict[str, Any] = {"trigger_mode": "always_last"}
         shown = [self.text, *self._shown_without_text()]
         samples: list[Any] = [
             button.click(self._sampling_with(i), [self.session, *self.sampling], shown, **alone)
@@ -148,26 +161,29 @@ class Page:
                 self._typed,
                 [self.session, self.text],
                 self._shown_without_text(),
-                trigger_mode="always_last",
                 cancels=samples,
+                **last,
                 **alone,
             ),
-            self.undo.click(self._undone, self.session, shown, cancels=samples, **alone),
+            self.undo.click(self._undone, self.session, shown, cancels=samples, **every, **alone),
             *(
-                now.select(self._choosing(i), self.session, shown, cancels=samples, **alone)
+                now.select(
+                    self._choosing(i), self.session, shown, cancels=samples, **every, **alone
+                )
                 for i, now in enumerate(self.nows)
             ),
         ]
         self.stop.click(None, cancels=samples, api_visibility="private")
         acts += [
-            tab.select(lambda kind=kind: kind, None, self.view, **alone) for tab, kind in self.tabs
+            tab.select(lambda kind=kind: kind, None, self.view, **every, **alone)
+            for tab, kind in self.tabs
         ]
         seen = [self.session, self.view, *self.layers, *self.heads]
         looked_into = [*self.attentions, *self.lenses, *self.stages]
         for act in acts:
-            act.then(self._looked, seen, looked_into, **alone)
+            act.then(self._looked, seen, looked_into, **last, **alone)
         for chosen in [*self.layers, *self.heads]:
-            chosen.change(self._looked, seen, looked_into, **alone)
+            chosen.change(self._looked, seen, looked_into, **last, **alone)
 
     def _shown_without_text(self) -> list[Any]:
         """While it is typed, the text stays as the browser has it."""
@@ -183,13 +199,16 @@ class Page:
         return [session, status, *(views.now(side, session.now, i) for i, side in sides)]
 
     def _showing(self, session: Session, problem: str | None = None) -> list[Any]:
-        return [session.now.text, *self._show(session, problem)]
+        # Half a character, of which JSON knows nothing, becomes a question mark.
+        text = session.now.text.encode(errors="replace").decode()
+        return [f"{session.num_typed}:{text}", *self._show(session, problem)]
 
     def _opened(self, search: str) -> list[Any]:
         return self._showing(self.explorer.opened(search))
 
-    def _typed(self, session: Session, text: str) -> list[Any]:
-        return self._show(self.explorer.typed(session, text))
+    def _typed(self, session: Session, value: str) -> list[Any]:
+        num_typed, _, text = value.partition(":")
+        return self._show(self.explorer.typed(session, text, int(num_typed)))
 
     def _undone(self, session: Session) -> list[Any]:
         return self._showing(self.explorer.undone(session))
@@ -246,4 +265,4 @@ def _script(kind: str) -> str:
     """What runs within one part of the page: a section of page.js that bears its name."""
     _, *sections = (HERE / "page.js").read_text("utf-8").split("// --- ")
     scripts = dict(section.split("\n", 1) for section in sections)
-    return scripts.get(kind, "")
+    return scripts[kind]

@@ -8,7 +8,6 @@ the browser itself asks no one but this page.
 import hmac
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -17,9 +16,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_BYTES = 1_000_000
-"""Of a request; the longest text that is read takes less."""
-COOKIE = "gpt2lab_token"
+MOST_BYTES = 1_500_000
+"""Of a request; the longest text that the page sends takes less, 6 for each of its signs."""
+MOST_FIELDS = 50
+"""Of an address."""
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -56,17 +56,21 @@ class RefusedError(Exception):
         super().__init__(problem)
 
 
-class Guard:
+class Doorkeeper:
     """Answers what is in order, and refuses the rest with 4xx and a line that says why.
 
     Args:
         hosts: what a browser may call this page, as `127.0.0.1:7860`; None for anything, where a
             token is asked for.
         token: must stand in the address, or in the cookie that is set for it.
+        port: stands in the cookie's name, as a browser sends a machine's cookies to all its ports.
     """
 
-    def __init__(self, app: App, hosts: frozenset[str] | None, token: str | None) -> None:
+    def __init__(
+        self, app: App, hosts: frozenset[str] | None, token: str | None, port: int
+    ) -> None:
         self.app, self.hosts, self.token = app, hosts, token
+        self.cookie = f"gpt2lab_token_{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,6 +85,8 @@ class Guard:
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal has_begun
             if message["type"] == "http.response.start":
+                if message["status"] == 503 and scope["method"] == "POST":
+                    raise RefusedError(429, "page: too many acts wait; do it again a little later")
                 if message["status"] >= 500 and scope["method"] == "POST":
                     # An act is only put in line here: what fails at that was not understood.
                     raise RefusedError(400, "body: is no act of this page")
@@ -118,27 +124,22 @@ class Guard:
         """
         if self.token is None:
             return False
-        query = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=50)
-        given = query.get("token", [])
+        given = fields_of(scope).get("token", [])
         if given and scope["method"] == "GET" and is_same(given[-1], self.token):
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is None or not is_same(cookie.value, self.token):
+        if not is_same(cookies_of(headers).get(self.cookie, ""), self.token):
             raise RefusedError(401, "token: is missing or wrong; open the address that was printed")
         return False
 
     async def _let_in(self, scope: Scope, send: Send, token: str) -> None:
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         kept = "&".join(
             f"{quote(name)}={quote(value)}"
-            for name, values in query.items()
+            for name, values in fields_of(scope).items()
             for value in values
             if name != "token"
         )
-        cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
+        # Lax: it comes along where a link to this page is followed, whose acts all are POST.
+        cookie = f"{self.cookie}={token}; Path=/; HttpOnly; SameSite=Lax"
         headers = [(b"location", f"/?{kept}".encode()), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
@@ -146,6 +147,26 @@ class Guard:
 
 def is_same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def fields_of(scope: Scope) -> dict[str, list[str]]:
+    """
+    Raises:
+        RefusedError: for more of them than an address has.
+    """
+    query = scope["query_string"].decode("latin-1")
+    try:
+        return parse_qs(query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise RefusedError(
+            400, f"query: has too many fields; at most {MOST_FIELDS} are read"
+        ) from error
+
+
+def cookies_of(headers: dict[str, str]) -> dict[str, str]:
+    """By their names; what others have set need not be in order."""
+    pairs = (part.partition("=") for part in headers.get("cookie", "").split(";"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -207,7 +228,9 @@ async def say(send: Send, status: int, problem: str) -> None:
 def hosts_of(host: str, port: int) -> frozenset[str]:
     """What a browser at this machine may call the page."""
     names = {host.lower(), "localhost", "127.0.0.1", "::1"}
-    return frozenset(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names)
+    bare = {f"[{name}]" if ":" in name else name for name in names}
+    # A browser leaves out the port that is http's own.
+    return frozenset(f"{name}:{port}" for name in bare) | (bare if port == 80 else frozenset())
 
 
 def address(host: str, port: int, token: str | None, machine: str) -> str:

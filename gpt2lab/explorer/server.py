@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import ConfigError
-from gpt2lab.explorer.security import Guard, address, hosts_of
+from gpt2lab.explorer.security import Doorkeeper, address, hosts_of
 from gpt2lab.terminal import tell
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def tell_faults_in_one_line() -> None:
     )
 
 
-def application(explorer: "Explorer", title: str, guard: Callable[[Any], Guard]) -> Guard:
+def application(explorer: "Explorer", title: str, keep: Callable[[Any], Doorkeeper]) -> Doorkeeper:
     import fastapi
     import gradio as gr
 
@@ -82,7 +82,7 @@ def application(explorer: "Explorer", title: str, guard: Callable[[Any], Guard])
         run_history=False, ssr_mode=False, enable_monitoring=False, mcp_server=False, pwa=False,
         show_error=False,
     )  # fmt: skip
-    return guard(mounted)
+    return keep(mounted)
 
 
 def serve(
@@ -102,7 +102,7 @@ def serve(
 
     port = listening.getsockname()[1]
     hosts = hosts_of(host, port) if token is None else None
-    app = application(explorer, title, lambda inner: Guard(inner, hosts, token))
+    app = application(explorer, title, lambda inner: Doorkeeper(inner, hosts, token, port))
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -3,8 +3,10 @@
 A session holds no model and never changes; what a user does makes another one of it.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from urllib.parse import parse_qs, urlencode
 
 import torch
@@ -13,6 +15,7 @@ from gpt2lab.config import SamplingConfig
 from gpt2lab.errors import DataError
 from gpt2lab.explorer.reading import Reader
 from gpt2lab.generation import Speech, generate
+from gpt2lab.generation.decoding import dropped_at_once
 from gpt2lab.generation.samplers import next_token, uniforms
 from gpt2lab.generation.text import spoken
 from gpt2lab.model import GPT2
@@ -23,6 +26,8 @@ MOST_IN_ADDRESS = 8000
 """Characters of an address; browsers and servers take no longer one everywhere."""
 MOST_UNDONE = 100
 """Texts that are remembered."""
+MOST_TOKENS_UNDONE = 500_000
+"""Of all these texts together; the oldest are forgotten before."""
 MOST_NEW_TOKENS = 1000
 """Of a sample."""
 
@@ -52,6 +57,7 @@ class Session:
     Args:
         past: texts that came before, the latest last.
         is_typing: whether the text was typed: what is typed next replaces it.
+        num_typed: texts that the box had sent when this one was made.
         drawn: samples that were made; the n-th one of the same text takes other draws.
         note: what the last act has to say.
     """
@@ -59,6 +65,7 @@ class Session:
     now: Text
     past: tuple[Text, ...] = ()
     is_typing: bool = False
+    num_typed: int = 0
     drawn: int = 0
     note: str | None = None
 
@@ -71,19 +78,26 @@ class Side:
         self.model = model
         self.reader = Reader(model)
         self.speech: Speech = spoken(model)
-        self._answers: dict[tuple[int, ...], tuple[int, ...]] = {}
-        """To the last question."""
+        self._answered: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        """The last question, and the answer."""
 
     def read(self, text: str) -> Reading:
         if len(text) > MOST_CHARACTERS:
             problem = f"text: is longer than {MOST_CHARACTERS:,} characters; give a shorter one"
             return Reading(problem=problem)
         try:
-            return Reading(tuple(self.speech.encode(text)))
+            ids = tuple(self.speech.encode(text))
         except DataError as error:
             return Reading(problem="; ".join(error.problems))
+        context = self.model.config.block_size
+        if self.speech.has_answers and len(ids) > context:
+            return Reading(
+                problem=f"text: has {len(ids):,} tokens, and the model reads {context:,}; "
+                "give a shorter one"
+            )
+        return Reading(ids)
 
-    def question(self, text: str) -> int:
+    def question_length(self, text: str) -> int:
         """Tokens of the text itself, where the model answers."""
         return len(self.read(text).token_ids)
 
@@ -95,36 +109,41 @@ class Side:
         """Whether the model has answered, so that nothing follows."""
         if not self.speech.has_answers:
             return False
-        said = token_ids[self.question(now.text) :]
+        said = token_ids[self.question_length(now.text) :]
         is_full = self.speech.answer_tokens is not None and len(said) >= self.speech.answer_tokens
         has_ended = bool(said) and said[-1] == self.speech.tokenizer.end_of_text
         return is_full or has_ended or len(token_ids) > self.model.config.block_size
 
     def window(self, token_ids: Sequence[int], most: int | None = None) -> tuple[int, ...]:
-        """What of a text is before the model: its last tokens; of an answer's, the first."""
-        most = min(most or self.model.config.block_size, self.model.config.block_size)
+        """What of a text is before the model: its last tokens; of an answer's, the first.
+
+        Beyond the context the oldest go together, as in `generate`: where each new token moved all
+        others by one, everything would have to be read anew.
+        """
+        context = self.model.config.block_size
         ids = tuple(token_ids)
-        return ids[:most] if self.speech.has_answers else ids[-most:]
+        if self.speech.has_answers:
+            return ids[: min(most or context, context)]
+        step = dropped_at_once(context)
+        ids = ids[step * max(0, math.ceil((len(ids) - context) / step)) :]
+        return ids[-(most or context) :]
 
     def logits(self, token_ids: Sequence[int]) -> torch.Tensor:
         """After the tokens, (V,)."""
         return self.reader.logits(self.window(token_ids))
 
     def answer(self, question: tuple[int, ...]) -> tuple[int, ...]:
-        """The likeliest answer; empty where the question leaves no room for one."""
-        if question not in self._answers:
-            room = self.model.config.block_size + 1 - len(question)
-            made = torch.empty(0)
-            if room > 0:
-                made = generate(
-                    self.model,
-                    torch.tensor(question),
-                    max_new_tokens=room,
-                    temperature=0,
-                    strip_prompt=True,
-                )
-            self._answers = {question: tuple(made.tolist())}
-        return self._answers[question]
+        """The likeliest answer."""
+        if self._answered is None or self._answered[0] != question:
+            made = generate(
+                self.model,
+                torch.tensor(question),
+                max_new_tokens=self.model.config.block_size + 1 - len(question),
+                temperature=0,
+                strip_prompt=True,
+            )
+            self._answered = question, tuple(made.tolist())
+        return self._answered[1]
 
 
 class Explorer:
@@ -143,7 +162,10 @@ class Explorer:
         `ids` are those of the first model, where the text alone would not lead to them; what does
         not belong to the text is passed over.
         """
-        fields = parse_qs(query.removeprefix("?"), keep_blank_values=True, max_num_fields=20)
+        try:
+            fields = parse_qs(query.removeprefix("?"), keep_blank_values=True, max_num_fields=20)
+        except ValueError:  # more than the page makes
+            fields = {}
         text = fields.get("text", [self.prompt])[-1]
         session = Session(self.text_of(text))
         try:
@@ -160,22 +182,26 @@ class Explorer:
     def address(self, session: Session) -> str:
         """The end of an address that leads to the same text, without what came before it.
 
-        Empty where the text is too long for one.
+        Without the text where it is too long for one, or half a character has no place in it.
         """
         now = session.now
         if len(now.text) > MOST_IN_ADDRESS:
             return "?"
-        fields = {"text": now.text} if now.text else {}
+        fields = {"text": now.text} if now.text or self.prompt else {}
         ids = now.readings[0].token_ids
         if ids and ids != self.sides[0].read(now.text).token_ids:
             fields["ids"] = ".".join(map(str, ids))
-        query = urlencode(fields)
+        try:
+            query = urlencode(fields)
+        except UnicodeEncodeError:
+            return "?"
         return f"?{query}" if len(query) < MOST_IN_ADDRESS else "?"
 
-    def typed(self, session: Session, text: str) -> Session:
+    def typed(self, session: Session, text: str, num_typed: int = 0) -> Session:
         """Another text; one step of `undone`, however many keys it took."""
+        session = replace(session, num_typed=num_typed, note=None)
         if text == session.now.text and session.is_typing:
-            return replace(session, note=None)
+            return session
         after = self._after(session, self.text_of(text))
         past = session.past if session.is_typing else after.past
         return replace(after, past=past, is_typing=True)
@@ -200,7 +226,7 @@ class Explorer:
         if not session.past:
             return replace(session, note="There is nothing to undo.")
         *past, now = session.past
-        return Session(now, tuple(past), drawn=session.drawn)
+        return replace(session, now=now, past=tuple(past), is_typing=False, note=None)
 
     def sampled(
         self, session: Session, side: int, count: int, sampling: SamplingConfig
@@ -218,12 +244,10 @@ class Explorer:
         draws = uniforms(0, [session.drawn], count)
         for draw in draws[0]:
             ids = session.now.readings[side].token_ids
-            logits = one.logits(ids)[None].cpu()
-            seen = torch.zeros_like(logits, dtype=torch.bool)
-            seen[0, list(one.window(ids))] = True
-            token = int(next_token(logits, sampling, draw[None], seen))
+            token = int(next_token(one.logits(ids)[None].cpu(), sampling, draw[None]))
             if token == one.speech.tokenizer.end_of_text and not one.speech.has_answers:
-                yield replace(session, note="The document ends here, says the model.")
+                note = "The document ends here, says the model."
+                yield replace(session, drawn=start.drawn + 1, note=note)
                 return
             now = self._with(session.now.text, side, (*ids, token))
             session = replace(self._after(start, now), drawn=start.drawn + 1)
@@ -248,8 +272,15 @@ class Explorer:
         return Text(text, tuple(readings))
 
     def _after(self, session: Session, now: Text) -> Session:
-        past = (*session.past, session.now)[-MOST_UNDONE:]
-        return Session(now, past, drawn=session.drawn)
+        past = remembered((*session.past, session.now))
+        return replace(session, now=now, past=past, is_typing=False, note=None)
+
+
+def remembered(past: tuple[Text, ...]) -> tuple[Text, ...]:
+    """The latest texts, as many as there is room for."""
+    sizes = (sum(len(reading.token_ids) for reading in text.readings) for text in reversed(past))
+    room = sum(total <= MOST_TOKENS_UNDONE for total in accumulate(sizes))
+    return past[max(0, len(past) - min(room, MOST_UNDONE)) :]
 
 
 def is_alike(first: Speech, second: Speech) -> bool:

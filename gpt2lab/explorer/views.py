@@ -7,8 +7,8 @@ from html import escape
 
 from gpt2lab.explorer.session import Side, Text
 from gpt2lab.insight import Inside, label, logit_lens, next_tokens
-from gpt2lab.insight.labels import labels
-from gpt2lab.tokenizer.stages import Piece, explain
+from gpt2lab.insight.labels import labels, visible
+from gpt2lab.tokenizer.stages import Piece, explained, pieces_of
 
 DIGITS = 4
 """Behind the point, of every number."""
@@ -20,7 +20,9 @@ MOST_LOOKED_INTO = 64
 MOST_IN_LENS = 16
 """Tokens whose predictions by each layer are shown; the last ones."""
 MOST_PIECES = 40
-"""Pieces of the text whose merges are shown; the first ones."""
+"""Pieces of the text that are shown; the first ones."""
+MOST_IN_PIECE = 64
+"""Bytes of a piece whose merges are shown: they take room with the square of it."""
 MEAN = "mean"
 """Stands for all heads of a layer."""
 
@@ -56,8 +58,8 @@ def beyond(side: Side, ids: Sequence[int]) -> str:
     if len(ids) <= context or side.speech.has_answers:
         return ""
     return note(
-        f"The text has {len(ids):,} tokens, the model's context is {context:,}; its last ones are "
-        "read."
+        f"The text has {len(ids):,} tokens, the model's context is {context:,}; its last "
+        f"{len(side.window(ids)):,} are read."
     )
 
 
@@ -76,7 +78,7 @@ def strip(side: Side, ids: Sequence[int]) -> str:
 
 def answer(side: Side, text: Text, ids: Sequence[int]) -> str:
     """What the model answers by itself, and whether that is right, where it is known."""
-    question = tuple(ids[: side.question(text.text)])
+    question = tuple(ids[: side.question_length(text.text)])
     given = side.answer(question)
     right = side.speech.right_answer(question)
     mark = "" if right is None else "right" if list(given) == right else "wrong"
@@ -120,12 +122,9 @@ def looked_into(side: Side, text: Text, index: int) -> tuple[Inside, str] | str:
         return note(reading.problem, is_problem=True)
     ids = side.window(reading.token_ids, MOST_LOOKED_INTO)
     cut = len(reading.token_ids) - len(ids)
-    said = (
-        note(f"Here it reads the last {len(ids)} of {len(reading.token_ids):,} tokens alone.")
-        if cut and not side.speech.has_answers
-        else ""
-    )
-    return side.reader.inside(ids), said
+    which = "first" if side.speech.has_answers else "last"
+    said = f"Here it reads the {which} {len(ids)} of {len(reading.token_ids):,} tokens alone."
+    return side.reader.inside(ids), note(said) if cut else ""
 
 
 def attention_view(side: Side, text: Text, index: int, layer: int, head: int | str) -> str:
@@ -182,6 +181,7 @@ def lens_view(side: Side, text: Text, index: int) -> str:
     )
     likeliest, _ = logit_lens(side.model, last, 5)
     ids, p = likeliest.token_ids.tolist(), likeliest.probabilities.tolist()
+    which = f" of the last {MOST_IN_LENS} of these {len(inside.token_ids)} tokens" if first else ""
     head = "".join(
         f"<th>{name}</th>" for name in ("embedding", *map(str, range(side.model.config.n_layer)))
     )
@@ -192,10 +192,10 @@ def lens_view(side: Side, text: Text, index: int) -> str:
         for t, i in enumerate(last.token_ids)
     )
     return (
-        f'{said}<div class="lens"><p class="caption">After each token, what each layer would say '
-        f"next, if the model ended there: its stream through the final norm and the head. The last "
-        f"column is the model's own. Point at a cell, or step to it by Tab, for the five "
-        f'likeliest.</p><p class="says" aria-live="polite"></p>'
+        f'{said}<div class="lens"><p class="caption">After each{which or " token"}, what each '
+        f"layer would say next, if the model ended there: its stream through the final norm and "
+        f"the head. The last column is the model's own. Point at a cell, or step to it by Tab, for "
+        f'the five likeliest.</p><p class="says" aria-live="polite"></p>'
         f'<div class="wide"><table><thead><tr><th>after</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"
     )
@@ -227,9 +227,9 @@ def tokenizer_view(side: Side, text: Text, index: int) -> str:
     )
     if side.speech.tokenizer.kind != "gpt2":
         return said + one_by_one(side, plain)
-    pieces = explain(text.text).pieces
+    pieces = pieces_of(text.text)
     more = len(pieces) - MOST_PIECES
-    cards = "".join(map(piece_card, pieces[:MOST_PIECES]))
+    cards = "".join(card(side, piece) for piece in pieces[:MOST_PIECES])
     rest = note(f"{more:,} more pieces follow.") if more > 0 else ""
     start = (
         f"<li>Before all of them stands {escape(label(side.speech, side.speech.start))}, behind "
@@ -246,18 +246,34 @@ def tokenizer_view(side: Side, text: Text, index: int) -> str:
     )
 
 
-def piece_card(piece: Piece) -> str:
-    steps = piece.steps()
-    rows = [step_row("bytes", steps[0])]
+def card(side: Side, piece: str) -> str:
+    """A piece, its merges unless it is too long for them, and its ids."""
+    size = len(piece.encode())
+    if size <= MOST_IN_PIECE:
+        whole = explained(piece)
+        title, told, ids = piece, steps(whole), whole.ids
+    else:
+        title = f"{piece[:MOST_IN_PIECE]}…"
+        told = note(f"It has {size:,} bytes; merges are shown of {MOST_IN_PIECE} at most.")
+        ids = tuple(side.speech.tokenizer.encode(piece))
+    cells = "".join(f'<span class="token">{i}</span>' for i in ids[:MOST_IN_STRIP])
+    more = len(ids) - MOST_IN_STRIP
+    rest = f'<span class="more">{more:,} more</span>' if more > 0 else ""
+    return (
+        f'<section class="piece"><h4 class="token">{escape(visible(title))}</h4>{told}'
+        f"<table><tr><th>ids</th><td>{cells}{rest}</td></tr></table></section>"
+    )
+
+
+def steps(piece: Piece) -> str:
+    """The bytes of a piece, then what is left after each merge."""
+    bytes_, *merged = piece.steps()
+    rows = [step_row("bytes", bytes_)]
     rows += [
         step_row("+".join(pair), step, "".join(pair))
-        for pair, step in zip(piece.merges, steps[1:], strict=True)
+        for pair, step in zip(piece.merges, merged, strict=True)
     ]
-    ids = "".join(f'<span class="token">{i}</span>' for i in piece.ids)
-    return (
-        f'<section class="piece"><h4 class="token">{escape(visible(piece.text))}</h4><table>'
-        f"{''.join(rows)}<tr><th>ids</th><td>{ids}</td></tr></table></section>"
-    )
+    return f"<table>{''.join(rows)}</table>"
 
 
 def step_row(name: str, tokens: Iterable[str], new: str | None = None) -> str:
@@ -266,10 +282,6 @@ def step_row(name: str, tokens: Iterable[str], new: str | None = None) -> str:
         for token in tokens
     )
     return f"<tr><th>{escape(name)}</th><td>{cells}</td></tr>"
-
-
-def visible(text: str) -> str:
-    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
 def one_by_one(side: Side, ids: Sequence[int]) -> str:
@@ -286,13 +298,4 @@ def one_by_one(side: Side, ids: Sequence[int]) -> str:
         f'<p class="caption">This model reads one {what} at a time, of '
         f"{side.speech.tokenizer.vocab_size:,} that it knows: nothing is joined. Below each stands "
         f'its id.</p><div class="strip">{rows}</div>{rest}'
-    )
-
-
-def facts(side: Side) -> str:
-    config = side.model.config
-    return (
-        f"{side.name}: {config.n_layer} layers of {config.n_head} heads, width {config.n_embd}, "
-        f"{side.model.num_parameters():,} parameters, {side.model.vocab_size:,} tokens known, "
-        f"context {config.block_size:,}"
     )

@@ -15,6 +15,11 @@ DROPPED_SHARE = 1 / 8
 """Of the context, dropped at a time once it is full."""
 
 
+def dropped_at_once(block_size: int) -> int:
+    """Tokens that go where one more finds no place."""
+    return max(1, int(block_size * DROPPED_SHARE))
+
+
 @dataclass
 class Step:
     """The tokens at one position."""
@@ -135,7 +140,7 @@ class Context:
         if self.is_full:
             # Positions change, and with them all keys and values: everything is read anew, for
             # which reason more than one token goes at a time.
-            dropped = max(1, int(self.block_size * DROPPED_SHARE))
+            dropped = dropped_at_once(self.block_size)
             kept = torch.cat([self.token_ids[:, dropped:], token_ids[:, None]], dim=1)
             return self.begin(kept, kept.shape[1])
         self.token_ids[:, self.position] = token_ids

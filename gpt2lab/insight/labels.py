@@ -22,6 +22,11 @@ def label(speech: Speech | None, token_id: int) -> str:
         text = piece.decode()
     except UnicodeDecodeError:
         return "".join(f"\\x{byte:02x}" for byte in piece)
+    return visible(text)
+
+
+def visible(text: str) -> str:
+    """A text in one line, nothing of which is overlooked: "a b\\0" is a␣b\\x00."""
     return "".join(MARKS.get(c, c if c.isprintable() else repr(c)[1:-1]) for c in text)
 
 

@@ -60,16 +60,27 @@ def explain(text: str) -> Explanation:
     Raises:
         DataError: for a lone surrogate, or if the vocabulary is missing.
     """
+    return Explanation(tuple(map(explained, pieces_of(text))))
+
+
+def pieces_of(text: str) -> list[str]:
+    """
+    Raises:
+        DataError: for a lone surrogate.
+    """
     import regex  # type: ignore[import-untyped]  # the standard library's re knows no \p{L}
 
     code_points(text)  # refuses lone surrogates
+    found: list[str] = regex.findall(PIECE_PATTERN, text)
+    return found
+
+
+def explained(piece: str) -> Piece:
+    """What becomes of a piece; takes time with the square of its length."""
     ranks, ids = _ranks_and_ids()
-    pieces = []
-    for piece in regex.findall(PIECE_PATTERN, text):
-        characters = "".join(byte_characters()[byte] for byte in piece.encode())
-        merges, tokens = _merge(list(characters), ranks)
-        pieces.append(Piece(piece, characters, merges, tokens, tuple(ids[t] for t in tokens)))
-    return Explanation(tuple(pieces))
+    characters = "".join(byte_characters()[byte] for byte in piece.encode())
+    merges, tokens = _merge(list(characters), ranks)
+    return Piece(piece, characters, merges, tokens, tuple(ids[t] for t in tokens))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,20 @@ def test_an_address_that_is_not_this_machines(refused):
     given = ("checkpoint=a.ckpt", "token=a-secret-word")
     assert refused(*given, "host=203.0.113.1").startswith("host: 203.0.113.1 cannot be listened at")
     assert refused(*given, "host=no.such.invalid").startswith("host: no.such.invalid is no address")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a"], ["a"]),
+        (["runs/a", "gpt2"], ["a", "gpt2"]),
+        (["runs/a/last.ckpt", "runs/b/last.ckpt"], ["a/last.ckpt", "b/last.ckpt"]),
+        (["x/a/last.ckpt", "y/a/last.ckpt"], ["x/a/last.ckpt", "y/a/last.ckpt"]),
+        (["a", "a"], ["a", "a"]),
+    ],
+)
+def test_a_heading_tells_which_checkpoint_it_is(paths, names):
+    assert explore.names_of([Path(path) for path in paths]) == names
 
 
 def test_without_gradio_it_says_what_to_install(refused, monkeypatch):

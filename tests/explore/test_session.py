@@ -7,7 +7,15 @@ import torch
 
 from gpt2lab.config import SamplingConfig
 from gpt2lab.errors import DataError
-from gpt2lab.explorer.session import MOST_CHARACTERS, MOST_UNDONE, Explorer, Side
+from gpt2lab.explorer.session import (
+    MOST_CHARACTERS,
+    MOST_UNDONE,
+    Explorer,
+    Reading,
+    Side,
+    Text,
+    remembered,
+)
 from gpt2lab.generation import Speech, generate
 from gpt2lab.tokenizer import CharTokenizer, gpt2_tokenizer
 from tests.insight.models import CHARACTERS, made, pairs_model, sort_model, text_model
@@ -52,11 +60,29 @@ def test_undo_takes_back_a_choice_and_all_that_was_typed_at_once(text):
     assert text.undone(session).note == "There is nothing to undo."
 
 
+def test_what_is_done_keeps_the_count_of_what_was_typed(text):
+    session = text.typed(text.opened(""), "ab", num_typed=3)
+    chosen = text.chosen(session, 0, character(text, "c"))
+    (sampled,) = text.sampled(chosen, 0, 1, SamplingConfig())
+    assert [s.num_typed for s in (session, chosen, sampled, text.undone(sampled))] == [3] * 4
+    assert text.typed(session, "ab", num_typed=4).num_typed == 4
+
+
 def test_what_is_remembered_has_an_end(text):
     session = text.opened("")
     for _ in range(MOST_UNDONE + 5):
         session = text.chosen(session, 0, character(text, "a"))
     assert len(session.past) == MOST_UNDONE
+
+
+def test_of_long_texts_fewer_are_remembered(monkeypatch):
+    def text(token_ids):
+        return Text("", (Reading((0,) * token_ids), Reading((0,) * token_ids)))
+
+    monkeypatch.setattr("gpt2lab.explorer.session.MOST_TOKENS_UNDONE", 20)
+    past = tuple(map(text, (1, 2, 3, 6)))
+    assert remembered(past) == past[2:]  # 18 tokens
+    assert remembered((*past, text(11))) == ()
 
 
 def test_an_address_leads_to_the_same_text(text):
@@ -77,6 +103,16 @@ def test_ids_stand_in_the_address_only_where_the_text_would_be_read_otherwise(te
 def test_a_text_that_is_too_long_for_an_address_is_in_none(text):
     session = text.typed(text.opened(""), "a" * 9000)
     assert text.address(session) == "?"
+
+
+def test_half_a_character_is_in_no_address(text):
+    session = text.typed(text.opened(""), "a\ud800")
+    assert "half a character" in session.now.readings[0].problem
+    assert text.address(session) == "?"
+
+
+def test_an_address_of_too_many_fields_leads_to_the_prompt(text):
+    assert text.opened("?" + "text=ab&" * 30).now == text.opened("").now
 
 
 def test_gpt2s_tokens_come_back_as_they_were_chosen():
@@ -100,6 +136,8 @@ def test_the_page_begins_with_the_prompt_unless_the_address_says_otherwise():
     explorer = Explorer([Side("a", text_model())], prompt="ab")
     assert explorer.opened("").now.text == "ab"
     assert explorer.opened("?text=").now.text == ""
+    emptied = explorer.typed(explorer.opened(""), "")
+    assert explorer.opened(explorer.address(emptied)).now == emptied.now
 
 
 def test_what_cannot_be_read_is_said_and_nothing_follows(text):
@@ -133,6 +171,15 @@ def test_a_sample_is_the_one_that_sampling_makes():
     assert explorer.undone(last).now == session.now  # one step
 
 
+def test_a_sample_beyond_the_context_is_the_one_that_sampling_makes():
+    speech = Speech.of_text(CharTokenizer(CHARACTERS))
+    explorer = Explorer([Side("a", made(speech, block_size=32))])  # from which 4 go at a time
+    *_, last = explorer.sampled(explorer.opened("?text=ab"), 0, 50, SamplingConfig())
+    with pytest.warns(UserWarning, match="its oldest tokens are dropped"):
+        wanted = generate(explorer.sides[0].model, "ab", max_new_tokens=50, seed=0)
+    assert last.now.text == wanted
+
+
 def test_a_sample_ends_with_its_document(text, monkeypatch):
     side = text.sides[0]
     certain = torch.full((side.model.vocab_size,), -30.0)
@@ -140,6 +187,7 @@ def test_a_sample_ends_with_its_document(text, monkeypatch):
     monkeypatch.setattr(side.reader, "logits", lambda ids: certain)
     (after,) = text.sampled(text.opened("?text=ab"), 0, 5, SamplingConfig())
     assert (after.now.text, after.note) == ("ab", "The document ends here, says the model.")
+    assert after.drawn == 1  # again, it takes other draws
 
 
 def test_another_sample_of_the_same_text_takes_other_draws(text):
@@ -184,6 +232,14 @@ def test_pairs_answer_behind_their_separator():
     session = explorer.typed(explorer.opened(""), "ab")
     assert ids_of(session) == tuple(explorer.sides[0].speech.tokenizer.encode("ab="))
     assert explorer.opened(explorer.address(session)).now == session.now
+
+
+def test_a_question_that_leaves_no_room_for_an_answer_is_refused():
+    side = Side("pairs", pairs_model())
+    assert side.read("a" * 11).problem is None
+    assert side.read("a" * 12).problem == (
+        "text: has 13 tokens, and the model reads 12; give a shorter one"
+    )
 
 
 def test_two_models_with_one_tokenizer_read_the_same_ids():

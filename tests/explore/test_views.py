@@ -12,7 +12,7 @@ from gpt2lab.explorer.session import Explorer, Side
 from gpt2lab.generation import Speech
 from gpt2lab.insight import attention
 from gpt2lab.tokenizer import gpt2_tokenizer
-from tests.insight.models import made, sort_model, text_model
+from tests.insight.models import made, pairs_model, sort_model, text_model
 
 HALF = 0.5 * 10**-views.DIGITS + 1e-6
 """Rounding, and sums in another order."""
@@ -42,7 +42,7 @@ def test_the_ten_likeliest_tokens_have_the_models_probabilities(text):
     assert all(abs(p - own[token]) <= HALF for token, p in found.items())
     rest = float(re.search(r"other tokens together: ([\d.]+)", html)[1])
     assert abs(rest - (1 - own.topk(10).values.sum())) <= HALF
-    assert ("its last ones are read" in html) == (len(text) > 12)
+    assert ("its last 12 are read" in html) == (len(text) > 12)
 
 
 def test_a_leading_space_is_visible():
@@ -83,6 +83,17 @@ def test_a_long_text_is_looked_into_at_its_end():
     side, session = opened(text_model(block_size=200), "abcd" * 30)
     html = views.attention_view(side, session.now, 0, 0, "0")
     assert "Here it reads the last 64 of 121 tokens alone." in html
+    assert html.count("data-t=") == 64
+    lens = views.lens_view(side, session.now, 0)
+    assert "Here it reads the last 64 of 121 tokens alone." in lens
+    assert "After each of the last 16 of these 64 tokens, " in lens
+    assert lens.split("<tbody>")[1].count("<tr>") == 16
+
+
+def test_a_long_question_is_looked_into_at_its_beginning():
+    side, session = opened(pairs_model(block_size=200), "ab" * 40)
+    html = views.attention_view(side, session.now, 0, 0, "0")
+    assert "Here it reads the first 64 of 81 tokens alone." in html
     assert html.count("data-t=") == 64
 
 
@@ -142,6 +153,24 @@ def test_the_stages_of_byte_pair_encoding_are_shown_one_by_one():
         ("Ġl+ow", ["Ġlow"]),
         ("ids", ["1877"]),
     ]
+
+
+def test_of_a_long_piece_the_ids_are_shown_and_of_many_pieces_the_first():
+    side, session = opened(made(Speech.of_text(gpt2_tokenizer())), "a" * 100_000)
+    html = views.tokenizer_view(side, session.now, 0)
+    assert len(html) < 1_000_000
+    assert "It has 100,000 bytes; merges are shown of 64 at most." in html
+    ids = side.speech.tokenizer.encode("a" * 100_000)
+    assert f">{ids[0]}</span>" in html
+    assert f"{len(ids) - views.MOST_IN_STRIP:,} more" in html
+    side, session = opened(side.model, " a" * 50_000)
+    assert "49,960 more pieces follow." in views.tokenizer_view(side, session.now, 0)
+
+
+def test_what_would_show_as_nothing_in_a_piece_is_visible():
+    side, session = opened(made(Speech.of_text(gpt2_tokenizer())), "\r\x00")
+    html = views.tokenizer_view(side, session.now, 0)
+    assert re.findall("<h4.*?>(.*?)</h4>", html) == ["␍", "\\x00"]
 
 
 def test_chosen_tokens_that_the_tokenizer_would_not_make_are_told_of():

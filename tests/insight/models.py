@@ -28,5 +28,5 @@ def sort_model() -> GPT2:
     return made(Speech.of_sort(DigitTokenizer(3), 4), block_size=7)
 
 
-def pairs_model() -> GPT2:
-    return made(Speech.of_pairs(CharTokenizer("abc=\n", end_of_text=True), "="))
+def pairs_model(**sizes: int) -> GPT2:
+    return made(Speech.of_pairs(CharTokenizer("abc=\n", end_of_text=True), "="), **sizes)
