@@ -190,13 +190,13 @@ class Scheduler:
             if len(begun) < self.total:
                 new = next_point(self.optuna_study, self.config, self.study.space)
                 if new is not None:
-                    return self._hold(new, self.study.seeds)
+                    is_ours = self.claims.take(new._trial_id)
+                    return self._hold(new, self.study.seeds) if is_ours else None
         self._is_over = not self.held and all(trial.state in FINISHED for trial in begun)
         return None
 
     def _hold(self, trial: optuna.Trial, seeds: list[int]) -> Held:
         held = Held(trial, list(seeds))
-        self.claims.take(held.id)
         self.held[held.id] = held
         trial.set_user_attr(PLACE, str(self.study.folder.absolute()))
         return held
