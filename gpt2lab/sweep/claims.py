@@ -70,6 +70,13 @@ class Claims:
             taken = connection.execute(update(_table).where(as_it_was).values(**self._signed()))
         return taken.rowcount == 1
 
+    def holds(self, trial_id: int) -> bool:
+        """Whether the point is still this process's; another may have taken it, and ended it."""
+        mine = self._of_study & (_table.c.owner == self._owner)
+        with self._engine.begin() as connection:
+            found = connection.execute(select(_table).where(mine & (_table.c.trial_id == trial_id)))
+            return found.first() is not None
+
     def release(self, trial_id: int) -> None:
         mine = self._of_study & (_table.c.owner == self._owner)
         with self._engine.begin() as connection:

@@ -20,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gpt2lab.config.settings import OnFail, Pruner
 from gpt2lab.errors import RunError
-from gpt2lab.signals import Signalled
+from gpt2lab.signals import ASKED, Signalled
 from gpt2lab.sweep import goals, outcome, space
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.outcome import Outcome
 from gpt2lab.sweep.process import Process, Start, spawn
-from gpt2lab.sweep.sampling import next_point
+from gpt2lab.sweep.sampling import next_point, sampler
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import PLACE, SEED, State, Trial, name_of, trials_of
@@ -74,7 +74,7 @@ class Running:
     folder: Path
     watch: Watch | None = None
     is_lost: bool = False
-    """Whether another machine has taken the point, having heard nothing for long."""
+    """Whether its point is another machine's by now."""
 
 
 class Scheduler:
@@ -121,7 +121,7 @@ class Scheduler:
         """Until every point has an end, whoever brings it about.
 
         Raises:
-            Signalled: after SIGTERM or Ctrl-C, once the trials have saved and left.
+            Signalled: after SIGTERM, SIGUSR1 or Ctrl-C, once the trials have saved and left.
             RunError: with on_fail=stop, if a trial has failed.
         """
         with self._listening():
@@ -154,13 +154,20 @@ class Scheduler:
 
     def _tick(self) -> None:
         still = self.claims.beat()
-        for one in self.running:
-            if still is not None and one.held.id not in still:
-                one.is_lost = True
-                one.process.kill()
+        if still is not None:
+            for id in self.held.keys() - still:
+                self._lose(id)
         self._look()
         while self.free and not self._is_leaving and (work := self._next()) is not None:
             self._begin(*work)
+
+    def _lose(self, id: int) -> None:
+        """A point that another machine has taken, having heard nothing for long."""
+        del self.held[id]
+        for one in self.running:
+            if one.held.id == id:
+                one.is_lost = True
+                one.process.kill()
 
     # What there is to do
 
@@ -203,6 +210,7 @@ class Scheduler:
 
     def _take_up(self, known: FrozenTrial) -> Held:
         """A point whose process is gone: what has no end yet is waiting again."""
+        self.optuna_study.sampler = sampler(self.config, known.number)
         trial = optuna.Trial(self.optuna_study, known._trial_id)
         space.draw(trial, self.study.space)
         told = trials_of(known)
@@ -285,7 +293,6 @@ class Scheduler:
         self.free.append(one.slot)
         self._asks_at = 0.0
         if one.is_lost:
-            self.held.pop(one.held.id, None)
             return
         seconds = one.process.seconds
         found = outcome.finished(one.folder, self.config.goal, self.study.settings.stop_at)
@@ -306,6 +313,9 @@ class Scheduler:
     def _record(self, held: Held, seed: int, found: Outcome, seconds: float) -> None:
         """The end of a trial; with on_fail=retry, one that failed may wait for another try."""
         held.running -= 1
+        if not self.claims.holds(held.id):
+            self._lose(held.id)
+            return
         tries = held.told(seed).get("tries", 0) + 1
         again = (
             found.state is State.failed
@@ -341,10 +351,10 @@ class Scheduler:
         if held.waiting or held.running:
             return
         found = trials_of(self.optuna_study._storage.get_trial(held.id))
-        states = {one.state for one in found}
-        if State.running in states or not self.claims.take(held.id):
+        states = [one.state for one in found]
+        if State.running in states:
             return
-        if states == {State.complete}:
+        if states == [State.complete] * self.config.seeds:
             of_goals = zip(*(one.values for one in found), strict=True)
             values = [sum(values) / len(values) for values in of_goals]
             self.optuna_study.tell(held.trial, values)
@@ -352,7 +362,7 @@ class Scheduler:
             self.optuna_study.tell(held.trial, state=TrialState.FAIL)
         else:
             self.optuna_study.tell(held.trial, state=TrialState.PRUNED)
-        self.held.pop(held.id, None)
+        del self.held[held.id]
         self.claims.release(held.id)
 
     # The end
@@ -373,8 +383,7 @@ class Scheduler:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        before = {number: signal.signal(number, self._note) for number in ASKED}
         try:
             yield
         finally:
