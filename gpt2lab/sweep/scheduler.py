@@ -24,7 +24,7 @@ from gpt2lab.signals import ASKED, Signalled
 from gpt2lab.sweep import goals, outcome, space
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.outcome import Outcome
-from gpt2lab.sweep.process import Process, Start, spawn
+from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
 from gpt2lab.sweep.sampling import next_point, sampler
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
@@ -299,8 +299,9 @@ class Scheduler:
         told = one.held.told(one.seed)
         if found is None and told.get("state") == State.pruned.value:
             found = Outcome(State.pruned, reason=told["reason"], steps=outcome.steps_of(one.folder))
-        if found is None and self._is_leaving:
+        if found is None and (self._is_leaving or code == UNKNOWN):
             one.held.running -= 1
+            one.held.waiting.append(one.seed)
             one.held.tell(one.seed, seconds=self._seconds(one.held, one.seed, seconds))
             return
         if found is None:
