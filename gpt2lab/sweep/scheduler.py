@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -131,8 +131,7 @@ class Scheduler:
                     time.sleep(POLL_S)
                 self._leave()
             except BaseException:
-                for one in self.running:
-                    one.process.kill()
+                self._part()
                 raise
         if self.signal is not None:
             raise Signalled(self.signal)
@@ -304,25 +303,31 @@ class Scheduler:
             one.held.waiting.append(one.seed)
             one.held.tell(one.seed, seconds=self._seconds(one.held, one.seed, seconds))
             return
+        has_ended = found is not None
         if found is None:
             found = outcome.failed(code, one.process.said(), one.folder)
-        self._record(one.held, one.seed, found, seconds)
+        self._record(one.held, one.seed, found, seconds, is_to_retry=not has_ended)
 
     def _seconds(self, held: Held, seed: int, more: float) -> float:
         return round(held.told(seed).get("seconds", 0.0) + more, 3)
 
-    def _record(self, held: Held, seed: int, found: Outcome, seconds: float) -> None:
-        """The end of a trial; with on_fail=retry, one that failed may wait for another try."""
+    def _record(
+        self, held: Held, seed: int, found: Outcome, seconds: float, is_to_retry: bool = False
+    ) -> None:
+        """The end of a trial, which may be no end: one that failed may wait for another try.
+
+        With on_fail=stop, that is the next start of the study.
+
+        Args:
+            is_to_retry: whether its run, which goes on, could come to something else.
+        """
         held.running -= 1
         if not self.claims.holds(held.id):
             self._lose(held.id)
             return
         tries = held.told(seed).get("tries", 0) + 1
-        again = (
-            found.state is State.failed
-            and self.config.on_fail is OnFail.retry
-            and tries <= self.config.retries
-        )
+        has_failed = found.state is State.failed and is_to_retry
+        again = has_failed and self._is_retried(tries)
         held.tell(
             seed,
             state=(State.running if again else found.state).value,
@@ -334,15 +339,21 @@ class Scheduler:
         )
         if again:
             held.waiting.append(seed)
-            return
-        self._finish_if_all_ended(held)
-        self._report(held, seed)
+        else:
+            self._finish_if_all_ended(held)
+        if not again or self.config.on_fail is OnFail.stop:
+            self._report(held, seed, found.state)
 
-    def _report(self, held: Held, seed: int) -> None:
+    def _is_retried(self, tries: int) -> bool:
+        if self.config.on_fail is OnFail.retry:
+            return tries <= self.config.retries
+        return self.config.on_fail is OnFail.stop
+
+    def _report(self, held: Held, seed: int, state: State) -> None:
         known = self.optuna_study.get_trials(deepcopy=False)
         ended = sum(trial.state in FINISHED for trial in known)
         frozen = next(trial for trial in known if trial._trial_id == held.id)
-        one = next(one for one in trials_of(frozen) if one.seed == seed)
+        one = next(replace(one, state=state) for one in trials_of(frozen) if one.seed == seed)
         if one.state is State.failed and self.config.on_fail is OnFail.stop:
             self.failure = self.failure or one
         self.on_trial(one, ended, self.total)
@@ -367,6 +378,13 @@ class Scheduler:
         self.claims.release(held.id)
 
     # The end
+
+    def _part(self) -> None:
+        """Let what still runs save and leave, without a word to the database."""
+        for one in self.running:
+            one.process.terminate()
+        while any(one.process.poll() is None for one in self.running):
+            time.sleep(POLL_S)
 
     def _leave(self) -> None:
         """Ask what still runs to save and leave, and wait for it."""

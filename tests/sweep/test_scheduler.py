@@ -14,6 +14,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
+from gpt2lab import launch
 from gpt2lab.config.settings import OnFail, Pruner, Sampler
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.signals import ASKED
@@ -145,20 +146,30 @@ def test_a_trial_that_fails_is_counted_with_its_reason(tmp_path, befalls):
     ]
 
 
+def test_a_run_that_has_ended_without_its_goal_is_not_tried_again(tmp_path, befalls):
+    befalls({"trial-0000-seed-0": {"loss": math.nan}})
+    settings = {"on_fail": OnFail.retry, "retries": 3, "trials": 2}
+    points = run(stub_study(tmp_path / "s", **settings), module=STUB)
+    assert states(points) == ["failed", "complete"]
+    assert (runs(tmp_path / "s")[0] / "starts.txt").read_text().count("\n") == 1
+
+
 def test_a_study_of_failures_alone_fails(tmp_path, befalls):
     befalls({"*": {"raise": "data.path: no"}})
     with pytest.raises(RunError, match=r"every trial has failed, the first by: data\.path: no"):
         run(stub_study(tmp_path / "s", trials=2), module=STUB)
 
 
-def test_on_fail_stop_ends_the_study_and_a_second_start_goes_on(tmp_path, befalls):
+def test_on_fail_stop_ends_the_study_and_a_second_start_tries_the_trial_again(tmp_path, befalls):
     befalls({"trial-0001-seed-0": {"raise": "no"}})
     settings = {"on_fail": OnFail.stop, "jobs": 1}
     with pytest.raises(RunError, match="trial-0001-seed-0: no; mend it"):
         run(stub_study(tmp_path / "s", **settings), module=STUB)
-    assert states(folder_points(tmp_path / "s")) == ["complete", "failed"]
+    assert states(folder_points(tmp_path / "s")) == ["complete", "running"]
+    befalls({})
     points = run(stub_study(tmp_path / "s", **settings), module=STUB)
-    assert states(points) == ["complete", "failed", "complete", "complete"]
+    assert states(points) == ["complete"] * 4
+    assert is_whole(tmp_path / "s")
 
 
 def test_on_fail_retry_runs_a_trial_again_from_where_it_was(tmp_path, befalls):
@@ -247,8 +258,9 @@ def test_every_sampler_goes_on_after_a_stop_whatever_it_was_told(tmp_path, befal
 
 def test_the_threads_are_divided_among_the_slots(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    run(stub_study(tmp_path / "s", trials=1, jobs=64), module=STUB)
-    assert (runs(tmp_path / "s")[0] / "starts.txt").read_text() == "1\n"
+    monkeypatch.setattr(launch, "cpus", lambda: 8)
+    run(stub_study(tmp_path / "s", trials=1, jobs=2), module=STUB)
+    assert (runs(tmp_path / "s")[0] / "starts.txt").read_text() == "4\n"
 
 
 def test_plain_optuna_reads_the_database(tmp_path):
