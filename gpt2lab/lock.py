@@ -104,20 +104,36 @@ def _take(descriptor: int, folder: Path) -> None:
 
 
 def is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that wrote this is still there; on another host nobody can say no."""
+    """Whether the process that wrote this is still there; of another place nobody can say no."""
     pid = holder.get("pid")
     if not isinstance(pid, int) or pid == os.getpid():
         return False
-    if holder.get("host") != platform.node():
+    if not is_here(holder):
         return True
     return _born(pid) is not None and _born(pid) == holder.get("born", _born(pid))
+
+
+def is_here(holder: dict[str, Any]) -> bool:
+    """Whether its number is that of a process here: containers share names, but not processes."""
+    return all(holder.get(name, value) == value for name, value in _here().items())
+
+
+def _here() -> dict[str, str]:
+    """The machine, its start and its set of processes; on other systems than Linux its name."""
+    found = {"host": platform.node()}
+    with suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        found["processes"] = str(Path("/proc/self/ns/pid").readlink())
+    return found
 
 
 def _born(pid: int) -> str | None:
     """When a process of this machine began, in the kernel's ticks; None if there is no such."""
     try:
         # The name, in brackets, may hold spaces and brackets itself.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        # A zombie has ended, and its parent has not asked how.
+        return None if facts[0] == "Z" else facts[19]
     except (OSError, IndexError):
         pass
     try:
@@ -132,7 +148,7 @@ def _born(pid: int) -> str | None:
 def myself() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
-        "host": platform.node(),
+        **_here(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "born": _born(os.getpid()),  # tells a process from a later one of the same number
     }

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from gpt2lab.errors import ConfigError
-from gpt2lab.lock import LOCK, check_unlocked, lock
+from gpt2lab.lock import LOCK, check_unlocked, is_alive, lock, myself
 
 HOLD = """
 import os, sys, time
@@ -154,3 +154,19 @@ def test_without_locks_of_the_file_system_the_process_is_looked_for(
     else:
         with lock(tmp_path):
             assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_a_process_is_dead_once_it_has_ended_whoever_still_has_to_ask():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert not is_alive({**myself(), "pid": child})
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("place", ["host", "boot", "processes"])
+def test_of_a_process_elsewhere_nobody_says_that_it_is_dead(place):
+    dead = {"pid": 2**30}
+    assert not is_alive({**myself(), **dead})
+    assert is_alive({**myself(), **dead, place: "another"})

@@ -31,6 +31,19 @@ class Started:
         return self.devices * self.nodes
 
 
+_OF_A_RANK = (
+    *("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "GROUP_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS"),
+)
+
+
+def forget_ranks() -> None:
+    """From here on this process and those that it starts are no ranks of anybody's training."""
+    for name in _OF_A_RANK:
+        os.environ.pop(name, None)
+
+
 def started() -> Started | None:
     """None for a process that was started alone.
 

@@ -4,6 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,10 @@ def main() -> int:
     if is_report:
         return _report(word, overrides, flags.config_dir)
     from gpt2lab.launch import check_devices
+    from gpt2lab.launch.started import forget_ranks
     from gpt2lab.train import see_to
 
+    forget_ranks()  # tasks of srun are processes that share a study
     study = load(word, overrides, flags.config_dir, see_to)
     if flags.cfg:
         print_settings({"study": study.public(), **study.printable})
@@ -54,7 +57,8 @@ def main() -> int:
     try:
         points = run(study, lambda *told: print(line(*told), flush=True))
     except RunError:
-        _tell(study, folder_points(study.folder, study.config.storage))
+        with suppress(ConfigError):  # the database, which may be what has failed
+            _tell(study, folder_points(study.folder, study.config.storage))
         raise
     return _tell(study, points)
 

@@ -1,5 +1,6 @@
 """The settings of a point as a file of an experiment, which train takes by its name."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ EXPERIMENT = Path("experiment", "best.yaml")
 
 def command(study: Study) -> str:
     """What trains with that file."""
-    folders = " ".join(f"--config-dir {folder}" for folder in [*study.config_dirs, study.folder])
+    told = [*study.config_dirs, study.folder]
+    folders = " ".join(f"--config-dir {shlex.quote(str(folder))}" for folder in told)
     return f"python -m gpt2lab.train {folders} experiment=best"
 
 

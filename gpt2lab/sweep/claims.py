@@ -9,14 +9,15 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, Row, String, Table, delete, insert, select, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from gpt2lab.lock import is_alive, myself
+from gpt2lab.lock import is_alive, is_here, myself
 
 BEAT_S = 10.0
 """How often a process shows that it is alive."""
@@ -46,7 +47,10 @@ class Claims:
         self._owner = uuid.uuid4().hex
         self._seen: dict[int, tuple[tuple[str, int], float]] = {}
         """Of each claim, its owner and beat, and since when they have been seen so."""
+        self._takes = count()
         self._beaten_at = time.monotonic()
+        with suppress(DBAPIError):  # another may make it between a look and a making
+            _table.metadata.create_all(engine)
         _table.metadata.create_all(engine)
 
     def take(self, trial_id: int) -> bool:
@@ -55,6 +59,7 @@ class Claims:
         with self._engine.begin() as connection:
             row = connection.execute(select(_table).where(where)).first()
         if row is None:
+            self._seen.pop(trial_id, None)
             return self._insert(trial_id)
         if row.owner == self._owner:
             return True
@@ -64,6 +69,13 @@ class Claims:
         with self._engine.begin() as connection:
             taken = connection.execute(update(_table).where(as_it_was).values(**self._signed()))
         return taken.rowcount == 1
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether the point is still this process's; another may have taken it, and ended it."""
+        mine = self._of_study & (_table.c.owner == self._owner)
+        with self._engine.begin() as connection:
+            found = connection.execute(select(_table).where(mine & (_table.c.trial_id == trial_id)))
+            return found.first() is not None
 
     def release(self, trial_id: int) -> None:
         mine = self._of_study & (_table.c.owner == self._owner)
@@ -113,12 +125,14 @@ class Claims:
         return True
 
     def _signed(self) -> dict[str, Any]:
-        return {"owner": self._owner, "process": json.dumps(myself()), "beat": 0}
+        # Each take begins at another beat: what was released and taken anew has not been silent.
+        took = next(self._takes)
+        return {"owner": self._owner, "process": json.dumps(myself()), "beat": took}
 
     def _is_gone(self, trial_id: int, row: Row[Any]) -> bool:
-        """Whether the owner of a claim is dead: known on its own machine, supposed on others."""
+        """Whether the owner of a claim is dead: known where it runs, supposed elsewhere."""
         holder = json.loads(row.process)
-        if holder["host"] == myself()["host"]:
+        if is_here(holder):
             return not is_alive(holder)
         state = (row.owner, row.beat)
         # No clock of another machine is believed: what counts is how long we saw no beat.

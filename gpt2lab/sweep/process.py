@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+UNKNOWN = 256
+"""Stands for the exit code of a process of which nobody knows how it ended; no code is so large."""
 LEAVING_S = 20.0
 """How long a trial may take to save and leave before it is killed."""
 
@@ -50,6 +52,9 @@ class Process:
             with start.output.open("ab") as file:
                 self._begins_at = file.tell()
                 self._pid, self._code = begin(reading, file)
+        except BaseException:
+            os.close(self._pipe)  # what has begun all the same leaves by itself then
+            raise
         finally:
             os.close(reading)
         self.began = time.monotonic()

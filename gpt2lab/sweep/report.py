@@ -1,5 +1,6 @@
 """What a study leaves for its reader: a page, its pictures, and the best settings to train with."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt2lab.config.redact import REDACTED
 from gpt2lab.durable import write_whole
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import best as settings
@@ -16,7 +18,7 @@ from gpt2lab.sweep.page import page
 from gpt2lab.sweep.pictures import PICTURES, draw
 from gpt2lab.sweep.results import value_text, with_interval
 from gpt2lab.sweep.storage import DATABASE
-from gpt2lab.sweep.study import FILE, Study, load
+from gpt2lab.sweep.study import FILE, Study, load, read
 from gpt2lab.sweep.trials import Point
 
 PAGE = "report.html"
@@ -71,8 +73,10 @@ def of_folder(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
     folder = Path(word)
     if not (folder / FILE).is_file():
         raise ConfigError(f"{folder}: is not the folder of a study; give one, such as runs/sort_lr")
+    base = [one for one in read(folder / FILE).get("base", []) if REDACTED not in one]
     where = [f"name={folder.resolve().name}", f"runs_dir={folder.parent}"]
-    study = load(str(folder / FILE), [*overrides, *where], config_dirs)
+    told = [f"study.base={json.dumps(base)}", *overrides, *where]
+    study = load(str(folder / FILE), told, config_dirs)
     if study.config.storage is None and not (folder / DATABASE).is_file():
         raise ConfigError(f"{folder / DATABASE}: is not there; give study.storage=<its database>")
     return study

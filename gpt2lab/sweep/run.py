@@ -141,6 +141,14 @@ def folder_points(folder: Path, storage: str | None = None) -> list[Point]:
 
     Args:
         storage: the database, where it is not in the folder.
+    Raises:
+        ConfigError: if the database cannot be read, or knows no such study.
     """
-    opened = open_storage(storage, folder)
-    return points_of(optuna.load_study(study_name=folder.name, storage=opened))
+    opened, where = open_storage(storage, folder), place(storage, folder)
+    with failing_as(ConfigError, where):
+        try:
+            return points_of(optuna.load_study(study_name=folder.name, storage=opened))
+        except KeyError as error:
+            raise ConfigError(
+                f"{where}: holds no study {folder.name}; give the database that does"
+            ) from error

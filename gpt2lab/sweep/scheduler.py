@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gpt2lab.config.settings import OnFail, Pruner
 from gpt2lab.errors import RunError
-from gpt2lab.signals import Signalled
+from gpt2lab.signals import ASKED, Signalled
 from gpt2lab.sweep import goals, outcome, space
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.outcome import Outcome
-from gpt2lab.sweep.process import Process, Start, spawn
-from gpt2lab.sweep.sampling import next_point
+from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
+from gpt2lab.sweep.sampling import next_point, sampler
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import PLACE, SEED, State, Trial, name_of, trials_of
@@ -74,7 +74,7 @@ class Running:
     folder: Path
     watch: Watch | None = None
     is_lost: bool = False
-    """Whether another machine has taken the point, having heard nothing for long."""
+    """Whether its point is another machine's by now."""
 
 
 class Scheduler:
@@ -121,7 +121,7 @@ class Scheduler:
         """Until every point has an end, whoever brings it about.
 
         Raises:
-            Signalled: after SIGTERM or Ctrl-C, once the trials have saved and left.
+            Signalled: after SIGTERM, SIGUSR1 or Ctrl-C, once the trials have saved and left.
             RunError: with on_fail=stop, if a trial has failed.
         """
         with self._listening():
@@ -131,8 +131,7 @@ class Scheduler:
                     time.sleep(POLL_S)
                 self._leave()
             except BaseException:
-                for one in self.running:
-                    one.process.kill()
+                self._part()
                 raise
         if self.signal is not None:
             raise Signalled(self.signal)
@@ -154,13 +153,20 @@ class Scheduler:
 
     def _tick(self) -> None:
         still = self.claims.beat()
-        for one in self.running:
-            if still is not None and one.held.id not in still:
-                one.is_lost = True
-                one.process.kill()
+        if still is not None:
+            for id in self.held.keys() - still:
+                self._lose(id)
         self._look()
         while self.free and not self._is_leaving and (work := self._next()) is not None:
             self._begin(*work)
+
+    def _lose(self, id: int) -> None:
+        """A point that another machine has taken, having heard nothing for long."""
+        del self.held[id]
+        for one in self.running:
+            if one.held.id == id:
+                one.is_lost = True
+                one.process.kill()
 
     # What there is to do
 
@@ -190,19 +196,20 @@ class Scheduler:
             if len(begun) < self.total:
                 new = next_point(self.optuna_study, self.config, self.study.space)
                 if new is not None:
-                    return self._hold(new, self.study.seeds)
+                    is_ours = self.claims.take(new._trial_id)
+                    return self._hold(new, self.study.seeds) if is_ours else None
         self._is_over = not self.held and all(trial.state in FINISHED for trial in begun)
         return None
 
     def _hold(self, trial: optuna.Trial, seeds: list[int]) -> Held:
         held = Held(trial, list(seeds))
-        self.claims.take(held.id)
         self.held[held.id] = held
         trial.set_user_attr(PLACE, str(self.study.folder.absolute()))
         return held
 
     def _take_up(self, known: FrozenTrial) -> Held:
         """A point whose process is gone: what has no end yet is waiting again."""
+        self.optuna_study.sampler = sampler(self.config, known.number)
         trial = optuna.Trial(self.optuna_study, known._trial_id)
         space.draw(trial, self.study.space)
         told = trials_of(known)
@@ -285,33 +292,42 @@ class Scheduler:
         self.free.append(one.slot)
         self._asks_at = 0.0
         if one.is_lost:
-            self.held.pop(one.held.id, None)
             return
         seconds = one.process.seconds
         found = outcome.finished(one.folder, self.config.goal, self.study.settings.stop_at)
         told = one.held.told(one.seed)
         if found is None and told.get("state") == State.pruned.value:
             found = Outcome(State.pruned, reason=told["reason"], steps=outcome.steps_of(one.folder))
-        if found is None and self._is_leaving:
+        if found is None and (self._is_leaving or code == UNKNOWN):
             one.held.running -= 1
+            one.held.waiting.append(one.seed)
             one.held.tell(one.seed, seconds=self._seconds(one.held, one.seed, seconds))
             return
+        has_ended = found is not None
         if found is None:
             found = outcome.failed(code, one.process.said(), one.folder)
-        self._record(one.held, one.seed, found, seconds)
+        self._record(one.held, one.seed, found, seconds, is_to_retry=not has_ended)
 
     def _seconds(self, held: Held, seed: int, more: float) -> float:
         return round(held.told(seed).get("seconds", 0.0) + more, 3)
 
-    def _record(self, held: Held, seed: int, found: Outcome, seconds: float) -> None:
-        """The end of a trial; with on_fail=retry, one that failed may wait for another try."""
+    def _record(
+        self, held: Held, seed: int, found: Outcome, seconds: float, is_to_retry: bool = False
+    ) -> None:
+        """The end of a trial, which may be no end: one that failed may wait for another try.
+
+        With on_fail=stop, that is the next start of the study.
+
+        Args:
+            is_to_retry: whether its run, which goes on, could come to something else.
+        """
         held.running -= 1
+        if not self.claims.holds(held.id):
+            self._lose(held.id)
+            return
         tries = held.told(seed).get("tries", 0) + 1
-        again = (
-            found.state is State.failed
-            and self.config.on_fail is OnFail.retry
-            and tries <= self.config.retries
-        )
+        has_failed = found.state is State.failed and is_to_retry
+        again = has_failed and self._is_retried(tries)
         held.tell(
             seed,
             state=(State.running if again else found.state).value,
@@ -323,15 +339,21 @@ class Scheduler:
         )
         if again:
             held.waiting.append(seed)
-            return
-        self._finish_if_all_ended(held)
-        self._report(held, seed)
+        else:
+            self._finish_if_all_ended(held)
+        if not again or self.config.on_fail is OnFail.stop:
+            self._report(held, seed, found.state)
 
-    def _report(self, held: Held, seed: int) -> None:
+    def _is_retried(self, tries: int) -> bool:
+        if self.config.on_fail is OnFail.retry:
+            return tries <= self.config.retries
+        return self.config.on_fail is OnFail.stop
+
+    def _report(self, held: Held, seed: int, state: State) -> None:
         known = self.optuna_study.get_trials(deepcopy=False)
         ended = sum(trial.state in FINISHED for trial in known)
         frozen = next(trial for trial in known if trial._trial_id == held.id)
-        one = next(one for one in trials_of(frozen) if one.seed == seed)
+        one = next(replace(one, state=state) for one in trials_of(frozen) if one.seed == seed)
         if one.state is State.failed and self.config.on_fail is OnFail.stop:
             self.failure = self.failure or one
         self.on_trial(one, ended, self.total)
@@ -341,10 +363,10 @@ class Scheduler:
         if held.waiting or held.running:
             return
         found = trials_of(self.optuna_study._storage.get_trial(held.id))
-        states = {one.state for one in found}
-        if State.running in states or not self.claims.take(held.id):
+        states = [one.state for one in found]
+        if State.running in states:
             return
-        if states == {State.complete}:
+        if states == [State.complete] * self.config.seeds:
             of_goals = zip(*(one.values for one in found), strict=True)
             values = [sum(values) / len(values) for values in of_goals]
             self.optuna_study.tell(held.trial, values)
@@ -352,10 +374,17 @@ class Scheduler:
             self.optuna_study.tell(held.trial, state=TrialState.FAIL)
         else:
             self.optuna_study.tell(held.trial, state=TrialState.PRUNED)
-        self.held.pop(held.id, None)
+        del self.held[held.id]
         self.claims.release(held.id)
 
     # The end
+
+    def _part(self) -> None:
+        """Let what still runs save and leave, without a word to the database."""
+        for one in self.running:
+            one.process.terminate()
+        while any(one.process.poll() is None for one in self.running):
+            time.sleep(POLL_S)
 
     def _leave(self) -> None:
         """Ask what still runs to save and leave, and wait for it."""
@@ -373,8 +402,7 @@ class Scheduler:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        before = {number: signal.signal(number, self._note) for number in ASKED}
         try:
             yield
         finally:

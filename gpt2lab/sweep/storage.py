@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from gpt2lab.config.changes import shown
+from gpt2lab.config.redact import learn
 from gpt2lab.config.settings import Direction
 from gpt2lab.errors import ConfigError
 
@@ -24,6 +27,13 @@ DEFINITION = "definition"
 WAITING_S = 60.0
 """How long a process waits for another that writes into the same file."""
 TRIES = 5
+PACKAGES = {
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+    "pymysql": "PyMySQL",
+}
+"""What brings a driver, where that is called otherwise."""
 
 
 def open_storage(address: str | None, folder: Path) -> RDBStorage:
@@ -37,7 +47,7 @@ def open_storage(address: str | None, folder: Path) -> RDBStorage:
     for attempt in range(1, TRIES + 1):
         try:
             return _opened(address, folder)
-        except ArgumentError as error:
+        except (ArgumentError, OmegaConfBaseException) as error:
             raise _unreached(address, folder, error) from error
         except SQLAlchemyError as error:
             if attempt == TRIES:
@@ -49,11 +59,17 @@ def open_storage(address: str | None, folder: Path) -> RDBStorage:
 
 
 def _opened(address: str | None, folder: Path) -> RDBStorage:
-    if address is not None:
-        return RDBStorage(address)
-    url = f"sqlite:///{(folder / DATABASE).resolve()}"
-    told = {"connect_args": {"timeout": WAITING_S}, "pool_events": [(_write_ahead, "connect")]}
-    return RDBStorage(url, engine_kwargs=told)
+    waiting = {"connect_args": {"timeout": WAITING_S}}
+    if address is None:
+        url = f"sqlite:///{(folder / DATABASE).resolve()}"
+        told = {**waiting, "pool_events": [(_write_ahead, "connect")]}
+        return RDBStorage(url, engine_kwargs=told)
+    url = OmegaConf.create({"url": address}).url
+    learn({url})  # what cannot be parsed is quoted
+    # Not written ahead: a file that several machines share does not bear it.
+    return RDBStorage(
+        url, engine_kwargs=waiting if url.startswith("sqlite") else {"pool_pre_ping": True}
+    )
 
 
 def _write_ahead(connection: sqlite3.Connection, _: object) -> None:
@@ -67,6 +83,10 @@ def _write_ahead(connection: sqlite3.Connection, _: object) -> None:
 
 def _unreached(address: str | None, folder: Path, error: Exception) -> ConfigError:
     where = place(address, folder)
+    missing = error.__cause__.name if isinstance(error.__cause__, ImportError) else None
+    if missing is not None:
+        package = PACKAGES.get(missing, missing)
+        return ConfigError(f"{where}: {missing} is not installed; pip install {package}")
     return ConfigError(
         f"{where}: cannot be opened ({_why(error)}); check the database and its driver"
     )
@@ -130,7 +150,7 @@ def check_same(study: optuna.Study, definition: dict[str, Any]) -> None:
     if stored is None:
         study.set_user_attr(DEFINITION, definition)
         return
-    now = json.loads(json.dumps(definition))
+    stored, now = (_unordered(told) for told in (stored, json.loads(json.dumps(definition))))
     if problems := [
         f"{key}: {_text(stored.get(key))} in the study {study.study_name}, "
         f"{_text(now.get(key))} now; leave it as it was, or choose another name="
@@ -138,6 +158,11 @@ def check_same(study: optuna.Study, definition: dict[str, Any]) -> None:
         if stored.get(key) != now.get(key)
     ]:
         raise ConfigError(*problems)
+
+
+def _unordered(definition: dict[str, Any]) -> dict[str, Any]:
+    """Of the base the order means nothing: it holds each setting once."""
+    return {**definition, "study.base": sorted(definition.get("study.base", []))}
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 import gpt2lab
 from gpt2lab.config import TrainConfig, parse, plain
 from gpt2lab.config.check.metrics import unmeasured_on
-from gpt2lab.config.check.study import BEST, OF_EACH_TRIAL, TO_TARGET, Parameter, parameter
+from gpt2lab.config.check.study import (
+    BEST,
+    OF_EACH_TRIAL,
+    TO_TARGET,
+    Parameter,
+    parameter,
+    setting_of,
+)
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.parse import near
 from gpt2lab.config.redact import redacted_arguments
@@ -27,7 +34,7 @@ from gpt2lab.errors import ConfigError, Gpt2labError
 FOLDER = "sweeps"
 FILE = "study.yaml"
 """What a study's folder says of it."""
-MACHINES_OWN = ("trials", "jobs", "on_fail", "retries", "storage", "question")
+MAY_CHANGE = ("trials", "jobs", "on_fail", "retries", "storage", "question")
 """What may differ from one start of a study to the next."""
 
 
@@ -73,14 +80,15 @@ class Study:
     def public(self) -> dict[str, Any]:
         """What a file of sweeps/ would say for this study; without secrets."""
         storage = self.config.storage
-        if storage is not None and "@" in storage:  # a password may stand before it
+        # A password may stand before @ or behind ?, or be what is read from the environment.
+        if storage is not None and any(sign in storage for sign in ("@", "?", "${")):
             storage = None
         base = redacted_arguments(self.overrides)
         return {**plain(self.config), "base": base, "storage": storage}
 
     def definition(self) -> dict[str, Any]:
         """What must be the same wherever and whenever the study goes on."""
-        stored = {f"study.{k}": v for k, v in plain(self.config).items() if k not in MACHINES_OWN}
+        stored = {f"study.{k}": v for k, v in plain(self.config).items() if k not in MAY_CHANGE}
         own = ("data_dir",)
         told = [o for o in redacted_arguments(self.overrides) if o.partition("=")[0] not in own]
         return {**stored, "study.base": told}
@@ -117,7 +125,7 @@ def questions(config_dirs: Iterable[str] = ()) -> str:
 
 def _question(file: Path) -> str:
     try:
-        return str(_read(file).get("question", ""))
+        return str(read(file).get("question", ""))
     except ConfigError:
         return f"{file} cannot be read"
 
@@ -147,21 +155,22 @@ def load(
     file = _file(word, config_dirs)
     own, of_train = _parted(overrides)
     found: list[str] = []
-    values = _with(own, {"study": _read(file)}, found)
+    values = _with(own, {"study": read(file)}, found)
     sweep = parse(values, found, root=SweepConfig)
     config = sweep.study
     from gpt2lab.sweep.space import merged  # here: Optuna, and a tenth of a second
 
     space = space_of(config)
-    given = set(map(_key, of_train))
+    given = dict.fromkeys(map(setting_of, of_train))
     if problems := [
-        f"{p.name}: is varied by the study; leave it out, or give study.space.{p.name}="
+        f"{key}: is varied by the study; leave it out, or give study.space.{p.name}="
         for p in space
-        if p.name in given
+        for key in given
+        if key in p.settings
     ]:
         raise ConfigError(*problems)
     told = merged(config.base, of_train)
-    by_the_study = [key for key in map(_key, told) if key in OF_EACH_TRIAL]
+    by_the_study = [key for key in map(setting_of, told) if key in OF_EACH_TRIAL]
     if by_the_study:
         raise ConfigError(
             *(f"{key}: is given to each trial by the study; leave it out" for key in by_the_study)
@@ -228,23 +237,20 @@ def _file(word: str, config_dirs: Sequence[str]) -> Path:
     return known[word]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
     """
     Raises:
         ConfigError: if it is no mapping in yaml.
     """
     try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        # What is read from the environment is read by each trial, and stands in no file.
+        content = OmegaConf.to_container(OmegaConf.load(file))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         first = " ".join(str(error).split())
         raise ConfigError(f"{file}: cannot be read ({first}); see sweeps/README.md") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: is no mapping; see sweeps/README.md")
     return {str(key): value for key, value in content.items()}
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def _parted(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -261,8 +267,11 @@ def _with(overrides: Sequence[str], values: dict[str, Any], found: list[str]) ->
         if not equals:
             found.append(f"{key}: has no value; give {key}=<value>")
             continue
+        if key in ("name", "runs_dir") and text != "null":  # 1e3 is a name, and no number
+            values[key] = text
+            continue
         try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=True)
+            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             found.append(f"{key}: {' '.join(str(error).split())}; quote it")
             continue

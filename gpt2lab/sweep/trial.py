@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 SAVING_S = 10.0
@@ -22,7 +23,8 @@ SAVING_S = 10.0
 def become(module: str, descriptor: int) -> None:
     """Run the command line of a module, and leave with it."""
     # An earlier process of this trial, whose parent was killed, writes there until it has ended.
-    fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
+    with suppress(OSError):  # some network file systems have no locks
+        fcntl.flock(sys.stdout.fileno(), fcntl.LOCK_EX)
     with os.fdopen(descriptor, closefd=False) as pipe:
         overrides = json.loads(pipe.readline())
     threading.Thread(target=_leave_with_parent, args=(descriptor,), daemon=True).start()

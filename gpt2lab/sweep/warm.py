@@ -13,16 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, BinaryIO
 
+from gpt2lab.signals import ASKED
 from gpt2lab.sweep import trial
-from gpt2lab.sweep.process import Process, Start, spawn
+from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
 
 LONGEST = 2**16
 """Bytes of a message."""
+ANSWER_S = 120.0
+"""How long a trial may take to begin, the imports before the first included."""
 LOOK_S = 0.02
 """How often it is seen whether a trial has ended."""
 
@@ -38,6 +42,8 @@ class Warm:
     def __init__(self, environment: Mapping[str, str], imports: str = "gpt2lab.experiment") -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int] = {}
+        self._at_work: dict[int, int] = {}
+        """Of each trial, a descriptor that can be read once it has ended."""
         self._is_gone = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "gpt2lab.sweep.warm", str(theirs.fileno()), imports],
@@ -56,10 +62,8 @@ class Warm:
         def begin(reading: int, file: BinaryIO) -> tuple[int, Callable[[], int | None]]:
             told = json.dumps({"module": start.module, "environment": dict(start.environment)})
             socket.send_fds(self._ours, [told.encode()], [reading, file.fileno()])
-            while (pid := self._hear()) is None and not self._is_gone:
-                pass
-            if pid is None:
-                raise BrokenPipeError
+            pid = self._begun()
+            self._at_work[pid] = os.pidfd_open(pid)
             return pid, lambda: self._code(pid)
 
         if not self._is_gone:
@@ -67,12 +71,27 @@ class Warm:
                 return Process(start, begin)
             except OSError:
                 self._is_gone = True
+                self._process.kill()
         return spawn(start)
 
     def close(self) -> None:
         self._ours.close()
         self._process.kill()  # it may be importing still
         self._process.wait()
+
+    def _begun(self) -> int:
+        """The id of the trial that was asked for.
+
+        Raises:
+            OSError: if there is no answer.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if (pid := self._hear()) is not None:
+                return pid
+            if self._is_gone:
+                raise BrokenPipeError
+        raise TimeoutError
 
     def _hear(self) -> int | None:
         """The id of a trial that has begun; of those that have ended, the code is kept."""
@@ -82,25 +101,32 @@ class Warm:
             return None
         message = json.loads(told)
         if "code" in message:
-            self._codes[message["pid"]] = message["code"]
+            self._note_end(message["pid"], message["code"])
             return None
         pid: int = message["pid"]
         return pid
 
     def _code(self, pid: int) -> int | None:
-        while pid not in self._codes and not self._is_gone:
-            if not select.select([self._ours], [], [], 0)[0]:
+        """Its trials go on without the warm process, but nobody is told how they end."""
+        while pid in self._at_work:
+            telling = self._at_work[pid] if self._is_gone else self._ours
+            if not select.select([telling], [], [], 0)[0]:
                 return None
-            self._hear()
-        if pid not in self._codes:  # nobody else can tell how it ends
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-            return -signal.SIGKILL
+            if self._is_gone:
+                self._note_end(pid, UNKNOWN)
+            else:
+                self._hear()
         return self._codes[pid]
+
+    def _note_end(self, pid: int, code: int) -> None:
+        self._codes[pid] = code
+        os.close(self._at_work.pop(pid))
 
 
 def main() -> None:
     """Fork until the study's process is gone."""
+    # SLURM and systemd signal every process; the study passes on what is meant for its trials.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     link = socket.socket(fileno=int(sys.argv[1]))
     import_module(sys.argv[2])
     gc.collect()
@@ -142,6 +168,7 @@ def _become_trial(told: dict[str, Any], reading: int, output: int) -> None:
         os.dup2(output, stream)
     os.close(output)
     os.environ.update(told["environment"])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
     trial.become(told["module"], reading)
 
 

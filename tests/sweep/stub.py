@@ -26,20 +26,25 @@ def main() -> int:
     seconds = plan.get("step_seconds", 0.005)
     steps, metrics = folder / "steps.txt", folder / "metrics.csv"
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "deaf" in plan else lambda *_: os._exit(143))
+    if "saves_until_asked" in plan:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     with lock(folder):
         (folder / "starts.txt").open("a").write(f"{os.environ.get('OMP_NUM_THREADS')}\n")
         (folder / "receipt.json").write_text("{}")
         made = len(steps.read_text().split()) if steps.exists() else 0
         if not made:
             metrics.write_text("step,val/loss\n")
+        worse = plan.get("worse_at_last", 0)
         loss = float(told["lr"]) + int(told["seed"])
         for step in range(made + 1, STEPS + 1):
             time.sleep(seconds)
             befall(plan, step, folder)
             with metrics.open("a") as file:
-                file.write(f"{step},{loss + STEPS - step}\n")
+                file.write(f"{step},{loss + STEPS - step + worse * (step == STEPS)}\n")
             with steps.open("a") as file:
                 file.write(f"{step}\n")
+        if "saves_until_asked" in plan:
+            signal.sigtimedwait([signal.SIGTERM], 60)
         ends = {"last": {"val/loss": plan.get("loss", loss)}, "best": {"val/loss": loss}}
         ends |= {"steps": STEPS, "ended_by": "itself", "stop_reason": "max_steps"}
         (folder / "summary.json").write_text(json.dumps(ends))

@@ -273,6 +273,7 @@ def test_a_report_is_asked_for_by_the_folder(tmp_path):
     with pytest.raises(ConfigError, match="is not the folder of a study"):
         report.of_folder(str(tmp_path), [], [])
     stored = {"question": "?", "base": ["model=nano"], "space": RATE, "goal": "val/loss"}
+    stored["base"] += ["+logger.wandb.api_key=<redacted>"]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**stored, "trials": 2}))
     with pytest.raises(ConfigError, match=r"study.db: is not there; give study.storage="):
         report.of_folder(str(tmp_path), [], [])

@@ -1,13 +1,17 @@
 """A study's folder and database that are damaged, full, or another's."""
 
 import sqlite3
+import sys
 
+import optuna
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.sweep import run as running
 from gpt2lab.sweep.run import folder_points, run
+from gpt2lab.sweep.storage import check_same, open_storage
 from gpt2lab.sweep.trials import State
 from tests.sweep.studies import STUB, start, stub_study
 
@@ -89,7 +93,51 @@ def test_a_disk_that_fills_up_ends_the_study_in_a_line_and_it_goes_on_later(tmp_
     assert [point.state for point in points] == [State.complete] * 4
 
 
+def test_trials_save_and_leave_where_the_database_fails(tmp_path, befalls):
+    def full(*told):
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    befalls({"trial-0001-seed-0": {"saves_until_asked": True}})
+    with pytest.raises(RunError):
+        run(stub_study(tmp_path / "s", trials=2), full, STUB)
+    assert (tmp_path / "s" / "trial-0001-seed-0" / "summary.json").exists()
+
+
 def test_a_commit_waits_for_no_disk_and_the_file_is_whole_at_the_end(study):
     assert len(folder_points(study.folder)) == 2
     with sqlite3.connect(study.folder / "study.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_connection_of_ours_does_not_wait_for_the_disk(tmp_path):
+    with open_storage(None, tmp_path).engine.connect() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 1  # NORMAL
+
+
+def test_a_users_own_sqlite_waits_for_other_writers(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATABASE", f"sqlite:///{tmp_path / 'own.db'}")
+    with open_storage("${oc.env:DATABASE}", tmp_path).engine.connect() as connection:
+        assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 60_000
+
+
+def test_a_driver_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(ConfigError) as error:
+        open_storage("postgresql+psycopg2://me:hunter2@host/db", tmp_path)
+    assert str(error.value) == (
+        "study.storage: psycopg2 is not installed; pip install psycopg2-binary"
+    )
+
+
+def test_a_database_without_the_study_is_told_of_in_a_line(tmp_path):
+    (tmp_path / "s").mkdir()
+    with pytest.raises(ConfigError, match=r"s/study\.db: holds no study s; give the database"):
+        folder_points(tmp_path / "s")
+
+
+def test_the_order_of_a_base_means_nothing(tmp_path):
+    study = optuna.create_study()
+    check_same(study, {"study.base": ["a=1", "b=2"]})
+    check_same(study, {"study.base": ["b=2", "a=1"]})
+    with pytest.raises(ConfigError, match=r"study\.base"):
+        check_same(study, {"study.base": ["b=2"]})

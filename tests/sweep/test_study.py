@@ -10,6 +10,7 @@ import yaml
 
 from gpt2lab.config.settings import Direction, Sampler
 from gpt2lab.errors import ConfigError
+from gpt2lab.sweep.best import experiment
 from gpt2lab.sweep.goals import curve, directions, is_turned, values
 from gpt2lab.sweep.run import as_yaml
 from gpt2lab.sweep.space import grid, merged, overrides, quoted
@@ -92,7 +93,12 @@ def test_the_space_can_be_changed_and_added_to(file):
         ({"sampler": "grid"}, "study.space.optim.lr: any number of the range may be meant"),
         ({"storage": "postgres"}, "study.storage: 'postgres' is not the address of a database"),
         ({"space": {}}, "study.space: is empty"),
-        ({"space": {"seed": {"choice": [1]}}}, "study.space.seed: is given to each trial"),
+        (
+            {"space": {"seed": {"choice": [1]}}},
+            "study.space.seed: cannot be varied, which the study gives",
+        ),
+        ({"space": {"devices": {"choice": [1, 2]}}}, "study.space.devices: cannot be varied"),
+        ({"space": {"x": {"choice": {"a": ["seed=1"]}}}}, "study.space.x: a sets seed, which the"),
         ({"space": {"optim.lr": 3}}, "study.space.optim.lr: 3 is not a choice, range or log_range"),
         ({"space": {"optim.lr": {"range": [2, 1]}}}, "study.space.optim.lr: 2 is not below 1"),
         ({"space": {"optim.lr": {"range": [0.1]}}}, "study.space.optim.lr: range is [0.1]"),
@@ -130,6 +136,29 @@ def test_a_setting_that_is_varied_cannot_be_given(file):
     assert refused(file(), "optim.lr=1") == [
         "optim.lr: is varied by the study; leave it out, or give study.space.optim.lr="
     ]
+
+
+def test_what_a_named_choice_sets_cannot_be_given(file):
+    space = {"optimizer": {"choice": {"adamw": ["optim.lr=1e-3"], "muon": ["optim=muon"]}}}
+    assert refused(file(space=space), "optim.lr=1") == [
+        "optim.lr: is varied by the study; leave it out, or give study.space.optimizer="
+    ]
+
+
+def test_what_is_read_from_the_environment_stands_in_no_file(file, monkeypatch):
+    monkeypatch.setenv("DECAY", "0.4321")
+    monkeypatch.setenv("DATABASE", "sqlite:////tmp/0.4321")
+    base = [*FILE["base"], "optim.weight_decay=${oc.env:DECAY}"]
+    study = load(file(base=base, storage="${oc.env:DATABASE}"))
+    assert study.settings.optim.weight_decay == 0.4321
+    assert "0.4321" not in as_yaml(study) + str(study.definition())
+    assert "0.4321" not in experiment(study, {"optim.lr": 1e-3})
+
+
+def test_names_are_taken_as_they_are_typed(file):
+    study = load(file(), ["name=007", "runs_dir=1e3"])
+    assert study.folder == Path("1e3/007")
+    assert load(file(), ["name=null"]).name == "rates"
 
 
 def test_a_study_is_changed_by_its_settings_not_as_a_whole(file):

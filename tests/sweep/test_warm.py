@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.sweep.process import Process, Start, spawn
+from gpt2lab.signals import ASKED
+from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
 from gpt2lab.sweep.warm import Warm
 from tests.sweep.studies import STUB
 
@@ -72,3 +73,46 @@ def test_trials_are_started_anew_where_the_warm_process_is_gone(tmp_path):
     warm._process.wait()
     assert code_of(warm.start(start(tmp_path, "b"))) == 0
     warm.close()
+
+
+def test_a_trial_goes_on_where_the_warm_process_dies_and_nobody_knows_how_it_ends(tmp_path):
+    warm = Warm({}, imports="json")
+    process = warm.start(start(tmp_path, STUB=json.dumps({"*": {"step_seconds": 0.05}})))
+    while not (tmp_path / "a" / "steps.txt").exists():
+        time.sleep(0.01)
+    warm._process.kill()
+    warm._process.wait()
+    assert process.poll() is None
+    assert code_of(process) == UNKNOWN
+    assert (tmp_path / "a" / "summary.json").exists()
+    warm.close()
+
+
+def test_signals_to_all_processes_are_for_trials_alone(tmp_path):
+    warm = Warm({}, imports="json")
+    assert code_of(warm.start(start(tmp_path, "a"))) == 0
+    for number in ASKED:
+        warm._process.send_signal(number)
+    slow = warm.start(start(tmp_path, "b", STUB=json.dumps({"*": {"step_seconds": 60}})))
+    assert warm._process.poll() is None
+    os.kill(slow._pid, signal.SIGUSR1)
+    assert code_of(slow) == -signal.SIGUSR1
+    warm.close()
+
+
+def test_a_warm_process_that_does_not_answer_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt2lab.sweep.warm.ANSWER_S", 0.1)
+    warm = Warm({}, imports="json")
+    warm._process.send_signal(signal.SIGSTOP)
+    assert code_of(warm.start(start(tmp_path, "a"))) == 0
+    warm.close()
+
+
+def test_a_trial_that_could_not_be_begun_leaves_no_pipe_open(tmp_path):
+    def begin(reading, file):
+        raise OSError
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError):  # noqa: PT011 - that of begin
+        Process(start(tmp_path), begin)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -23,6 +23,12 @@ BEST = "best."
 """Before a metric: its best value instead of its last."""
 OF_EACH_TRIAL = ("name", "runs_dir", "resume")
 """Settings of train that a study gives to its trials itself."""
+NOT_VARIED = {
+    **dict.fromkeys(OF_EACH_TRIAL, "which the study gives to each trial"),
+    "seed": "which the study gives to each trial by study.seeds",
+    **dict.fromkeys(("devices", "trainer.accelerator"), "by which the study divides the machine"),
+}
+"""Settings of train that are no part of a space, and why."""
 SEVERAL_GOALS = (Sampler.nsga2, Sampler.tpe, Sampler.random, Sampler.grid)
 
 
@@ -57,6 +63,13 @@ class Parameter:
     num: int | None = None
 
     @property
+    def settings(self) -> set[str]:
+        """What it decides, of train's settings."""
+        if self.named is None:
+            return {self.name}
+        return {self.name, *(setting_of(told) for some in self.named.values() for told in some)}
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of the range are whole numbers."""
         return all(isinstance(x, int) for x in (self.low, self.high, self.step or 0))
@@ -83,6 +96,10 @@ class Parameter:
         else:
             value = self.low + share * (self.high - self.low)
         return round(value) if self.is_whole else _rounded(value)
+
+
+def setting_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _rounded(value: float) -> float:
@@ -115,6 +132,9 @@ def _choice(name: str, told: Any) -> Parameter:
         for key, overrides in told.items():
             if not isinstance(overrides, list) or not all(isinstance(o, str) for o in overrides):
                 raise ValueError(f"{key} is not a list of overrides; give some, as in [optim=muon]")
+            for setting in map(setting_of, overrides):
+                if setting in NOT_VARIED:
+                    raise ValueError(f"{key} sets {setting}, {NOT_VARIED[setting]}; leave it out")
         named = {str(key): list(overrides) for key, overrides in told.items()}
         told = list(named)
     else:
@@ -160,7 +180,7 @@ def study_problems(config: StudyConfig) -> Iterator[str]:
     yield from _space_problems(config)
     if config.trials is None and config.sampler is not Sampler.grid:
         yield "study.trials: is null; say how many points to try"
-    if config.storage is not None and "://" not in config.storage:
+    if config.storage is not None and not any(sign in config.storage for sign in ("://", "${")):
         yield (
             f"study.storage: {config.storage!r} is not the address of a database; "
             "give one, such as postgresql://host/name, or null"
@@ -195,8 +215,8 @@ def _space_problems(config: StudyConfig) -> Iterator[str]:
     size = 1
     for name, told in config.space.items():
         key = f"study.space.{name}"
-        if name in (*OF_EACH_TRIAL, "seed"):
-            yield f"{key}: is given to each trial by the study; see study.seeds"
+        if name in NOT_VARIED:
+            yield f"{key}: cannot be varied, {NOT_VARIED[name]}; leave it out"
             continue
         try:
             found = parameter(name, told)

@@ -47,7 +47,7 @@ class StudyConfig:
     space: dict[str, Any] = field(default_factory=dict)
     """What is varied: a setting of train, and its choice, range or log_range."""
     goal: list[str] = field(default_factory=list)
-    """What is judged: a metric at the end, best.<metric>, steps, seconds; several for nsga2."""
+    """What is judged: a metric at the end, best.<metric>, steps, seconds; several at once."""
     direction: list[Direction] = field(default_factory=list)
     """minimize or maximize, one a goal; left empty, it follows from the goal."""
     trials: int | None = ranged(None, ge=1)
