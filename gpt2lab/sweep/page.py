@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from gpt2lab.sweep import best as settings
 from gpt2lab.sweep.answers import best, best_of_choices, front
+from gpt2lab.sweep.experiment import command
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.results import (
     certainty,
@@ -107,7 +107,7 @@ def _answer(study: Study, points: Sequence[Point]) -> Iterable[str]:
             f"point {chosen.number}, {params_text(chosen.params)}: {reached}."
         )
     yield f"<p class=answer>{escape(text)} {escape(certainty(study, points))}</p>"
-    yield f"<pre>{escape(settings.command(study))}</pre>"
+    yield f"<pre>{escape(command(study))}</pre>"
 
 
 def _choices(study: Study, points: Sequence[Point]) -> Iterable[str]:

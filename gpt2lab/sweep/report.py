@@ -11,8 +11,8 @@ from rich.text import Text
 from gpt2lab.config.redact import REDACTED
 from gpt2lab.durable import write_whole
 from gpt2lab.errors import ConfigError
-from gpt2lab.sweep import best as settings
 from gpt2lab.sweep.answers import best, best_of_choices, front
+from gpt2lab.sweep.experiment import EXPERIMENT, command, experiment
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.pictures import PICTURES, draw
@@ -35,12 +35,12 @@ def write(study: Study, points: Sequence[Point]) -> None:
         else:
             picture.unlink(missing_ok=True)
     write_whole(study.folder / PAGE, page(study, points, elements).encode())
-    file = study.folder / settings.EXPERIMENT
+    file = study.folder / EXPERIMENT
     if (chosen := best(study, points)) is None:
         file.unlink(missing_ok=True)
         return
     file.parent.mkdir(exist_ok=True)
-    write_whole(file, settings.experiment(study, chosen.params).encode())
+    write_whole(file, experiment(study, chosen.params).encode())
 
 
 def tell(study: Study, points: Sequence[Point]) -> None:
@@ -58,7 +58,7 @@ def tell(study: Study, points: Sequence[Point]) -> None:
         numbers = ", ".join(str(p.number) for p in front(points, directions(study.config)))
         console.print(f"bettered by none in all goals: points {numbers}")
     if best(study, points) is not None:
-        console.print(Text(f"train as the best: {settings.command(study)}"), soft_wrap=True)
+        console.print(Text(f"train as the best: {command(study)}"), soft_wrap=True)
     console.print(Text(f"report: {study.folder / PAGE}"), soft_wrap=True)
 
 

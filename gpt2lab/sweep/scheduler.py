@@ -24,7 +24,7 @@ from gpt2lab.signals import ASKED, Signalled
 from gpt2lab.sweep import goals, outcome, space
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.outcome import Outcome
-from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
+from gpt2lab.sweep.process import UNKNOWN, Process, Start
 from gpt2lab.sweep.sampling import next_point, sampler
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
@@ -95,9 +95,9 @@ class Scheduler:
         optuna_study: optuna.Study,
         claims: Claims,
         slots: Sequence[Slot],
-        start: Callable[[Start], Process] = spawn,
-        module: str = "gpt2lab.train",
-        on_trial: Callable[[Trial, int, int], None] = lambda trial, ended, all_of_them: None,
+        start: Callable[[Start], Process],
+        module: str,
+        on_trial: Callable[[Trial, int, int], None],
     ) -> None:
         self.study = study
         self.config = study.config
@@ -114,7 +114,6 @@ class Scheduler:
         """The trial that ends the study, with on_fail=stop."""
         self._asks_at = 0.0
         self._is_over = False
-        self._total = len(list(space.grid(study.space))) if study.config.trials is None else 0
         (study.folder / OUTPUT).mkdir(parents=True, exist_ok=True)
 
     def run(self) -> None:
@@ -145,11 +144,6 @@ class Scheduler:
     def _is_leaving(self) -> bool:
         """Whether trials are on their way out, to go on when the study does."""
         return self.signal is not None or self.failure is not None
-
-    @property
-    def total(self) -> int:
-        """Points that are tried in all."""
-        return self.config.trials or self._total
 
     def _tick(self) -> None:
         still = self.claims.beat()
@@ -193,7 +187,7 @@ class Scheduler:
                 is_free = trial.state is TrialState.RUNNING and trial._trial_id not in self.held
                 if is_free and self.claims.take(trial._trial_id):
                     return self._take_up(trial)
-            if len(begun) < self.total:
+            if len(begun) < self.study.points_asked:
                 new = next_point(self.optuna_study, self.config, self.study.space)
                 if new is not None:
                     is_ours = self.claims.take(new._trial_id)
@@ -356,7 +350,7 @@ class Scheduler:
         one = next(replace(one, state=state) for one in trials_of(frozen) if one.seed == seed)
         if one.state is State.failed and self.config.on_fail is OnFail.stop:
             self.failure = self.failure or one
-        self.on_trial(one, ended, self.total)
+        self.on_trial(one, ended, self.study.points_asked)
 
     def _finish_if_all_ended(self, held: Held) -> None:
         """The point's own end: the mean of its trials, if all of them are complete."""

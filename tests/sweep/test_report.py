@@ -14,7 +14,7 @@ import yaml
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.settings import Direction, Sampler
 from gpt2lab.errors import ConfigError
-from gpt2lab.sweep import answers, best, report, results
+from gpt2lab.sweep import answers, experiment, report, results
 from gpt2lab.sweep.axes import Height, Scale
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.space import merged, overrides
@@ -138,7 +138,7 @@ def test_without_a_complete_point_there_is_a_page_without_a_best(tmp_path, faile
     files, text = written(study, points)
     assert files == {"report.html"}
     assert "No point is complete." in text
-    assert not (study.folder / best.EXPERIMENT).exists()
+    assert not (study.folder / experiment.EXPERIMENT).exists()
 
 
 def test_a_target_that_none_has_reached_has_no_best(tmp_path):
@@ -252,7 +252,7 @@ def test_the_best_settings_compose_to_what_the_trial_had(tmp_path, base):
 def test_the_best_settings_hold_no_secret(tmp_path):
     study = stub_study(tmp_path / "s", space=RATE)
     study.overrides = ["model=nano", "+logger.csv.api_key=hunter2"]
-    text = best.experiment(study, {"optim.lr": 0.01})
+    text = experiment.experiment(study, {"optim.lr": 0.01})
     assert "hunter2" not in text
     assert "api_key" not in text
     assert yaml.safe_load(text)["optim"] == {"lr": 0.01}
@@ -261,9 +261,9 @@ def test_the_best_settings_hold_no_secret(tmp_path):
 def test_a_study_that_gets_worse_news_loses_its_best(two):
     study, points = two
     report.write(study, points)
-    assert (study.folder / best.EXPERIMENT).exists()
+    assert (study.folder / experiment.EXPERIMENT).exists()
     report.write(study, [])
-    assert not (study.folder / best.EXPERIMENT).exists()
+    assert not (study.folder / experiment.EXPERIMENT).exists()
     assert not (study.folder / "parallel.png").exists()
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from gpt2lab.config.settings import Direction, Sampler
 from gpt2lab.errors import ConfigError
-from gpt2lab.sweep.best import experiment
+from gpt2lab.sweep.experiment import experiment
 from gpt2lab.sweep.goals import curve, directions, is_turned, values
 from gpt2lab.sweep.run import as_yaml
 from gpt2lab.sweep.space import grid, merged, overrides, quoted
