@@ -67,7 +67,7 @@ class GPT2LightningModule(LightningModule):
         self.votes: Callable[[], list[float]] = list
         """What a rank has to say to the others during a step, as numbers to be added up."""
         self.tallies: list[float] = []
-        """The sums over all ranks of what they said during the last step."""
+        """The sums over all ranks of what they said during the last step; none of one alone."""
         self.micro_batch_size: int | None = None
         """Rows that the device holds at once; all of its share if None."""
         if isinstance(settings.micro_batch_size, int):
@@ -228,7 +228,7 @@ class GPT2LightningModule(LightningModule):
             norm: of the gradients that this rank has; where they are shared out, of its rows.
         """
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        votes = torch.tensor(self.votes(), dtype=loss.dtype, device=loss.device)
+        votes = ranks.sent(self.votes() if ranks.several() else [], loss.device)
         if self.is_shared_out:
             # In float64: the square of a finite fp32 number may be beyond fp32.
             own = [loss[None].double(), votes.double(), norm[None].double().square()]
