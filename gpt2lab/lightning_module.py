@@ -86,8 +86,12 @@ class GPT2LightningModule(LightningModule):
 
     def configure_model(self) -> None:
         strategy = self.trainer.strategy
-        compiled = compile_blocks(self.model, self.settings.compile, strategy.root_device)
-        self.backends["compile"] = compiled
+        self.backends["compile"] = compile_blocks(
+            self.model,
+            self.settings.compile,
+            strategy.root_device,
+            is_shared_out=self.is_shared_out,
+        )
         if isinstance(strategy, FSDPStrategy):
             strategy.shard(self.model)
 
