@@ -29,7 +29,7 @@ from gpt2lab.config import TrainConfig
 from gpt2lab.config.check.train import AUTO
 from gpt2lab.fsdp import FSDPStrategy, gathered
 from gpt2lab.heap import give_back
-from gpt2lab.micro_batch import fits, largest_that_fits
+from gpt2lab.micro_batch import fits, largest_that_fits, spare_bytes
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
     build_optimizer,
@@ -116,13 +116,16 @@ class GPT2LightningModule(LightningModule):
             optimizer = self.trainer.optimizers[0]
             # AdamW has two tensors for each parameter, Muon one.
             state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
+            spare = spare_bytes(self.device)
             with self.no_exchange():
                 self.micro_batch_size = largest_that_fits(
                     len(batch.inputs),
-                    lambda rows: fits(self.model, batch, rows, state),
+                    lambda rows: fits(self.model, batch, rows, state, spare),
                     self.device,
                 )
             torch.accelerator.reset_peak_memory_stats(self.device)  # not those of what was tried
+            if not self.backends["compile"].startswith("eager"):
+                torch.compiler.reset()  # graphs that have met several sizes serve any, but slower
         part = self.parts(batch)[0]
         self.backends["attention"] = attention_kernel(self.model, part)
 
