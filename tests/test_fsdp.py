@@ -347,3 +347,16 @@ def test_one_device_needs_no_strategy():
     assert build_trainer(settings, Precision.fp32, [], [], Path()).strategy.world_size == 1
     assert build_strategy(settings) == "auto"
     assert isinstance(build_strategy(replace(settings, devices=2)), FSDPStrategy)
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
+def test_each_strategy_may_be_named_for_one_device(strategy):
+    settings = settings_from("train", [f"strategy={strategy}"]).settings
+    assert build_strategy(settings) == "auto"
+
+
+def test_a_wrong_argument_of_a_strategy_is_refused_on_one_device_too():
+    settings = settings_from("train", ["strategy=fsdp", "+strategy.foo=1"]).settings
+    for devices in (1, 2):
+        with pytest.raises(ConfigError, match=r"strategy: .* argument 'foo'; see the arguments of"):
+            build_strategy(replace(settings, devices=devices))
