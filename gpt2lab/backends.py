@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend
 
 from gpt2lab.batch import Batch
 from gpt2lab.config import Precision
-from gpt2lab.model import GPT2
+from gpt2lab.model import GPT2, MLP, Block, CausalSelfAttention
 
 
 def choose_products(precision: Precision) -> None:
@@ -43,7 +43,11 @@ def attention_kernel(model: GPT2, batch: Batch) -> str:
 
 
 def compile_blocks(
-    model: GPT2, wanted: bool | None, device: torch.device, backend: str = "inductor"
+    model: GPT2,
+    wanted: bool | None,
+    device: torch.device,
+    backend: str = "inductor",
+    is_shared_out: bool = False,
 ) -> str:
     """Compile each block, if that is wanted and works; what was done, in words.
 
@@ -53,6 +57,8 @@ def compile_blocks(
     Args:
         wanted: None for NVIDIA GPUs alone; on a CPU it gains nothing.
         backend: of torch.compile.
+        is_shared_out: blocks and their norms have hooks that gather weights, at each of which a
+            graph would end; then it is what lies between them that is compiled.
     """
     if wanted is None:
         wanted = device.type == "cuda"
@@ -61,14 +67,19 @@ def compile_blocks(
     if problem := compiler_problem(device, backend):
         warnings.warn(f"compile: {problem}; going on without it", stacklevel=2)
         return f"eager: {problem}"
-    for block in model.transformer.h:
-        block.compile(backend=backend)
-    return "each block"
+    # It would cut each block where a bucket of DDP's ends. Blocks are cuts enough: the buckets of
+    # one are exchanged while the gradients of the next are computed.
+    torch._dynamo.config.optimize_ddp = False
+    kinds = (CausalSelfAttention, MLP) if is_shared_out else (Block,)
+    for part in model.transformer.h.modules():
+        if isinstance(part, kinds):
+            part.compile(backend=backend)
+    return "attention and MLP of each block" if is_shared_out else "each block"
 
 
 def eager(model: GPT2) -> AbstractContextManager[None]:
     """Within it, compiled blocks are not: for shapes that change with every call."""
-    if all(block._compiled_call_impl is None for block in model.transformer.h):
+    if all(part._compiled_call_impl is None for part in model.transformer.h.modules()):
         return nullcontext()  # the compiler takes seconds to load
     return torch.compiler.set_stance("force_eager")
 

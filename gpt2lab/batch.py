@@ -28,6 +28,8 @@ class Batch(NamedTuple):
         """The same with `counted`. To look at a batch on a GPU the host waits for the GPU, and so
         looks before it is there."""
         (counted,) = (self.targets.flatten() != IGNORE).nonzero(as_tuple=True)
+        if self.targets.is_pinned():  # of other memory the host waits until it is copied
+            counted = counted.pin_memory()
         return self._replace(counted=counted)
 
     def num_counted(self) -> Tensor:
@@ -40,7 +42,7 @@ class Batch(NamedTuple):
         return [Batch(*part) for part in zip(*parts, strict=True)]
 
     def to(self, device: torch.device) -> "Batch":
-        """This batch on a device; the host does not wait for the copy."""
+        """This batch on a device; of pinned memory, the host does not wait for the copy."""
         documents, counted = (
             None if tensor is None else tensor.to(device, non_blocking=True)
             for tensor in (self.documents, self.counted)

@@ -29,7 +29,7 @@ from gpt2lab.config import TrainConfig
 from gpt2lab.config.check.train import AUTO
 from gpt2lab.fsdp import FSDPStrategy, gathered
 from gpt2lab.heap import give_back
-from gpt2lab.micro_batch import fits, largest_that_fits
+from gpt2lab.micro_batch import fits, largest_that_fits, spare_bytes
 from gpt2lab.model import GPT2
 from gpt2lab.optim import (
     build_optimizer,
@@ -67,7 +67,7 @@ class GPT2LightningModule(LightningModule):
         self.votes: Callable[[], list[float]] = list
         """What a rank has to say to the others during a step, as numbers to be added up."""
         self.tallies: list[float] = []
-        """The sums over all ranks of what they said during the last step."""
+        """The sums over all ranks of what they said during the last step; none of one alone."""
         self.micro_batch_size: int | None = None
         """Rows that the device holds at once; all of its share if None."""
         if isinstance(settings.micro_batch_size, int):
@@ -86,8 +86,12 @@ class GPT2LightningModule(LightningModule):
 
     def configure_model(self) -> None:
         strategy = self.trainer.strategy
-        compiled = compile_blocks(self.model, self.settings.compile, strategy.root_device)
-        self.backends["compile"] = compiled
+        self.backends["compile"] = compile_blocks(
+            self.model,
+            self.settings.compile,
+            strategy.root_device,
+            is_shared_out=self.is_shared_out,
+        )
         if isinstance(strategy, FSDPStrategy):
             strategy.shard(self.model)
 
@@ -112,13 +116,16 @@ class GPT2LightningModule(LightningModule):
             optimizer = self.trainer.optimizers[0]
             # AdamW has two tensors for each parameter, Muon one.
             state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
+            spare = spare_bytes(self.device)
             with self.no_exchange():
                 self.micro_batch_size = largest_that_fits(
                     len(batch.inputs),
-                    lambda rows: fits(self.model, batch, rows, state),
+                    lambda rows: fits(self.model, batch, rows, state, spare),
                     self.device,
                 )
             torch.accelerator.reset_peak_memory_stats(self.device)  # not those of what was tried
+            if not self.backends["compile"].startswith("eager"):
+                torch.compiler.reset()  # graphs that have met several sizes serve any, but slower
         part = self.parts(batch)[0]
         self.backends["attention"] = attention_kernel(self.model, part)
 
@@ -228,7 +235,7 @@ class GPT2LightningModule(LightningModule):
             norm: of the gradients that this rank has; where they are shared out, of its rows.
         """
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        votes = torch.tensor(self.votes(), dtype=loss.dtype, device=loss.device)
+        votes = ranks.sent(self.votes() if ranks.several() else [], loss.device)
         if self.is_shared_out:
             # In float64: the square of a finite fp32 number may be beyond fp32.
             own = [loss[None].double(), votes.double(), norm[None].double().square()]

@@ -199,7 +199,9 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return nn.utils.get_total_norm([own(p.grad) for p in parameters if p.grad is not None])
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float, largest: float | None) -> None:
+def clip_gradients(parameters: Sequence[nn.Parameter], norm: float, largest: float | None) -> None:
     """Scale gradients of this norm down to `largest`, if they are beyond it."""
     if largest is not None and norm > largest:
-        nn.utils.clip_grads_with_norm_(parameters, largest, torch.tensor(norm))
+        # Made on the device: for a number to be copied from here, the host would wait.
+        there = torch.full((), norm, device=parameters[0].device)
+        nn.utils.clip_grads_with_norm_(parameters, largest, there)

@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from gpt2lab.checkpoint import AtomicCheckpointIO
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
@@ -56,8 +56,14 @@ def build_trainer(
 
 
 def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
-    """How several devices share a step; one device needs no strategy."""
+    """How several devices share a step; one device needs no strategy.
+
+    Raises:
+        ConfigError: for a wrong argument, which would be as wrong on several devices.
+    """
     if settings.world_size == 1:
+        if settings.strategy:
+            instantiate("strategy", settings.strategy, Strategy)
         return "auto"
     node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
     if settings.is_shared_out:

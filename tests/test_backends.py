@@ -67,6 +67,28 @@ def test_one_graph_serves_all_blocks(graphs):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+def test_no_graph_ends_at_the_hooks_of_a_block_that_is_shared_out(graphs):
+    model = tiny()
+    compiled = compile_blocks(model, True, CPU, backend="aot_eager", is_shared_out=True)
+    assert compiled == "attention and MLP of each block"
+    gathered = []
+    for block in model.transformer.h:
+        for unit in (block, block.ln_1, block.ln_2):
+            hook = torch._dynamo.disable(lambda *_: gathered.append(1))
+            unit.register_forward_pre_hook(hook)
+    torch._dynamo.utils.counters.clear()
+    model.loss(batch()).backward()
+    assert len(gathered) == 6
+    assert not torch._dynamo.utils.counters["graph_break"]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert eager(model).__class__.__name__ != "nullcontext"
+
+
+def test_the_buckets_of_ddp_cut_no_block(graphs):
+    compile_blocks(tiny(), True, CPU, backend="aot_eager")
+    assert torch._dynamo.utils.get_optimize_ddp_mode() == "no_optimization"
+
+
 def test_what_grows_with_each_call_is_left_to_run_eagerly(graphs):
     model = tiny()
     compile_blocks(model, True, CPU, backend="aot_eager")

@@ -14,11 +14,14 @@ def test_the_loop_benchmark_compares_two_ways_of_the_same_steps(monkeypatch, cap
     monkeypatch.setattr(loop, "BLOCK_STEPS", 2)
     monkeypatch.setattr(loop, "BLOCKS", 4)
     monkeypatch.setattr("sys.argv", ["benchmark", "loop", "json=true", "model=nano"])
+    compiled = []
+    monkeypatch.setattr(loop, "compile_blocks", lambda model, *asked: compiled.append(asked))
     assert benchmark.main() == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["blocks"] == 4
     assert result["ratio_lower_quartile"] <= result["ratio"] <= result["ratio_upper_quartile"]
     assert result["lightning_ms_a_step"] > 0
+    assert compiled == [(None, torch.device("cpu"))]
 
 
 def test_the_loss_benchmark_finds_the_chunked_way_to_need_less_memory(monkeypatch, capsys):

@@ -19,12 +19,12 @@ from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import build_data, fit, quiet, train, with_vocabulary
 from gpt2lab.exporting import export_checkpoint
-from gpt2lab.fsdp import gathered
+from gpt2lab.fsdp import FSDPStrategy, gathered
 from gpt2lab.launch import cpus, on_ranks
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.ranks import is_shared_out, joined, own, own_rows
 from gpt2lab.run_folder import read_json
-from gpt2lab.targets import build_trainer
+from gpt2lab.targets import build_strategy, build_trainer
 from tests.test_ranks import TINY
 
 pytestmark = pytest.mark.skipif(cpus() < 2, reason="two ranks need two CPU cores")
@@ -345,5 +345,18 @@ def trained_on_three(overrides, rank):
 def test_one_device_needs_no_strategy():
     settings = settings_from("train", ["strategy=fsdp"]).settings
     assert build_trainer(settings, Precision.fp32, [], [], Path()).strategy.world_size == 1
-    other = replace(settings, devices=2, trainer={**settings.trainer, "accelerator": "cpu"})
-    assert other.strategy["_target_"] == "gpt2lab.fsdp.FSDPStrategy"
+    assert build_strategy(settings) == "auto"
+    assert isinstance(build_strategy(replace(settings, devices=2)), FSDPStrategy)
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
+def test_each_strategy_may_be_named_for_one_device(strategy):
+    settings = settings_from("train", [f"strategy={strategy}"]).settings
+    assert build_strategy(settings) == "auto"
+
+
+def test_a_wrong_argument_of_a_strategy_is_refused_on_one_device_too():
+    settings = settings_from("train", ["strategy=fsdp", "+strategy.foo=1"]).settings
+    for devices in (1, 2):
+        with pytest.raises(ConfigError, match=r"strategy: .* argument 'foo'; see the arguments of"):
+            build_strategy(replace(settings, devices=devices))

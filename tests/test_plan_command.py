@@ -75,6 +75,12 @@ def test_a_plan_is_a_table_and_one_json_object_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["hardware=4090"], "hardware: 4090 is not an option; did you mean rtx4090?"),
+        (["hardware=H100"], "hardware: 'H100' is not an option; did you mean h100?"),
+        (
+            ["hardware=A100"],
+            "hardware: 'A100' is not an option; did you mean a100-40gb or a100-80gb?",
+        ),
         (["hardware=h1000"], "hardware: 'h1000' is not an option; did you mean h100?"),
         (["hardware=null"], "hardware: null is not an option; choose one of a10, "),
         (["efficiency=0"], "efficiency: 0.0 is out of range; choose 0 < efficiency <= 1"),

@@ -65,6 +65,10 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
             ["devices=4096", "batch_size=4096"],
             f"devices: 4096 were asked for, {cpus()} CPU cores were found",
         ),
+        (
+            ["+strategy.bucket_cap_mb=1"],
+            "strategy.bucket_cap_mb: no strategy is chosen; add strategy=ddp or strategy=fsdp",
+        ),
         (["devices=2", "strategy=single"], "strategy: single is for one device"),
         (
             ["strategy=fsdp", "strategy.reshard_after_forward=maybe"],

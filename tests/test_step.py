@@ -3,13 +3,15 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt2lab import fit
-from gpt2lab.batch import Batch, mask_prefix
+from gpt2lab.batch import IGNORE, Batch, mask_prefix
 from gpt2lab.callbacks import Stop
 from gpt2lab.config import GPT2Config
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.model import GPT2
+from gpt2lab.optim import clip_gradients
 
 WAITS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero")
 
@@ -80,3 +82,39 @@ def test_the_host_waits_for_the_device_once_a_step(monkeypatch, tmp_path):
         ]
     )
     assert waits == [["tolist"]] * 3
+
+
+class Copies(TorchDispatchMode):
+    """What is copied from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._to_copy.default and result.device != args[0].device:
+            self.made.append(tuple(result.shape))
+        return result
+
+
+def test_clipping_copies_no_number_to_the_device():
+    """From memory that is not pinned, for which the host would wait."""
+    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    parameter.grad = torch.zeros_like(parameter)
+    with Copies() as copies:
+        clip_gradients([parameter], 5.0, 1.0)
+        assert copies.made == []
+        torch.zeros(3).to("meta")
+        assert copies.made == [(3,)]
+
+
+def test_what_counts_in_pinned_targets_is_pinned_too(monkeypatch):
+    pinned = []
+    batch = Batch(torch.zeros(1, 3), torch.tensor([[IGNORE, 1, 2]]))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.tolist()) or t)
+    batch.looked_at()
+    assert pinned == []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    batch.looked_at()
+    assert pinned == [[1, 2]]

@@ -1,7 +1,8 @@
 """A training step through Lightning beside one of a loop written by hand.
 
-The same model, data, loss, optimizer, schedule and clipping; both hand a loss to the host every ten
-steps. Lightning's side is what `train` runs, with its stop, its throughput and its metrics.csv.
+The same model, data, loss, optimizer, schedule, clipping and compiler. By hand the host reads the
+loss of every tenth step; Lightning's side is what `train` runs, with its stop, its throughput and
+its metrics.csv, and reads the loss of each.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+from gpt2lab.backends import compile_blocks
 from gpt2lab.benchmark.turns import blocks_in_turn
 from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
@@ -53,12 +55,13 @@ def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[floa
     """The loop that one would write without Lightning, paused after each block of steps."""
     torch.manual_seed(settings.seed)
     model, data = GPT2(settings.model).to(device), build_data(settings)
+    compile_blocks(model, settings.compile, device)
     optimizer = build_optimizer(model, settings.optim)
     bf16 = choose_precision(settings) is Precision.bf16
     batches = iter(data.train_dataloader())
     start = now(device)
     for step in range(settings.max_steps):
-        batch = next(batches).to(device)
+        batch = next(batches).looked_at().to(device)
         factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
         set_learning_rate(optimizer, settings.optim.lr * factor)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

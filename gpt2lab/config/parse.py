@@ -84,11 +84,16 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def near(word: str, choices: Any) -> str:
-    """A hint at the likeliest intended word, or at all there are."""
-    matches = get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return (
-        f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(sorted(choices))}"
-    )
+    """A hint at the likeliest intended word, or at all there are.
+
+    A name that is the first part of some choices, as a100 of a100-40gb and a100-80gb, means those.
+    """
+    word = word.lower()
+    longer = [] if word in choices else [name for name in choices if name.startswith(f"{word}-")]
+    matches = longer or get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
+    return f"choose one of {', '.join(sorted(choices))}"
 
 
 def unknown_key(path: str, key: str, cls: type) -> str:

@@ -143,7 +143,7 @@ def make_plan(settings: PlanConfig) -> Plan:
 def rates_of(settings: PlanConfig, work: Work, device: Device, assumed: list[str]) -> Rates | None:
     """By timing, where the device is here and no share of its peak is given; else by the peak."""
     if device.device is not None and settings.efficiency is None:
-        return timed(work, settings.optim, device.device)
+        return timed(work, settings.optim, device.device, device.precision, settings.compile)
     if device.peak is None:
         assumed.append(f"nothing is known of the speed of {device.name}")
         return None

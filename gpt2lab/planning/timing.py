@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gpt2lab.backends import choose_products, compile_blocks
 from gpt2lab.batch import IGNORE, Batch
-from gpt2lab.config import OptimConfig
+from gpt2lab.config import OptimConfig, Precision
 from gpt2lab.heap import freed_memory_is_kept
 from gpt2lab.measure import now
 from gpt2lab.model import GPT2, document_mask
@@ -61,12 +62,25 @@ class Timed:
         return self.sharing * seconds / shards
 
 
-def timed(work: Work, optim: OptimConfig, device: torch.device) -> Timed:
-    """Takes some seconds, and the memory of a model of two blocks. No random state is touched."""
+def timed(
+    work: Work,
+    optim: OptimConfig,
+    device: torch.device,
+    precision: Precision,
+    compiled: bool | None = False,
+) -> Timed:
+    """Takes some seconds, and the memory of a model of two blocks. No random state is touched.
+
+    Args:
+        compiled: as the setting `compile`.
+    """
+    choose_products(precision)
     most = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
     rows = min(work.rows, max(1, most // work.tokens))
-    with torch.random.fork_rng(devices=[]), freed_memory_is_kept():
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), freed_memory_is_kept():
         model = GPT2(replace(work.model, n_layer=BLOCKS)).to(device).train()
+        compile_blocks(model, compiled, device, is_shared_out=work.is_sharded)
         batch = batch_of(work, rows, device)
         stream = torch.randn(rows, work.tokens, work.model.n_embd, device=device)
         stream.requires_grad_()

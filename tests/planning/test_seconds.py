@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gpt2lab.config import AdamWConfig, MuonConfig
+from gpt2lab.config import AdamWConfig, MuonConfig, Precision
 from gpt2lab.planning import timing
 from gpt2lab.planning.seconds import HOST, LINK_SHARE, Known, exchange, seconds_of
 from gpt2lab.planning.timing import Timed, timed
@@ -80,7 +80,7 @@ def test_timing_leaves_random_numbers_as_they_were(monkeypatch, optim, more):
     state = torch.get_rng_state()
     shape = work(*TINY, "batch_size=2", "model.vocab_size=11", *more, on_gpu=False)
     masked = replace(shape, is_masked=True, counted=0.5)
-    found = timed(masked, optim, torch.device("cpu"))
+    found = timed(masked, optim, torch.device("cpu"), Precision.fp32)
     assert min(found.block, found.rest, found.number) > 0
     assert (found.matrices > 0) == isinstance(optim, MuonConfig)
     assert torch.equal(state, torch.get_rng_state())
@@ -95,8 +95,20 @@ def test_of_many_rows_only_some_are_timed(monkeypatch):
         timing, "batch_of", lambda w, rows, d: seen.append(rows) or original(w, rows, d)
     )
     shape = work(*TINY, "batch_size=8", "model.vocab_size=11", on_gpu=False)
-    timed(shape, AdamWConfig(), torch.device("cpu"))
+    timed(shape, AdamWConfig(), torch.device("cpu"), Precision.fp32)
     assert seen == [2]
+
+
+def test_what_is_timed_is_computed_as_in_training(monkeypatch):
+    asked = []
+    monkeypatch.setattr(timing, "AT_MOST_TIMES", 1)
+    monkeypatch.setattr(timing, "choose_products", asked.append)
+    monkeypatch.setattr(
+        timing, "compile_blocks", lambda model, wanted, *_, **more: asked.append((wanted, more))
+    )
+    shape = work(*TINY, "batch_size=8", "devices=2", "strategy=fsdp", "model.vocab_size=11")
+    timed(shape, AdamWConfig(), torch.device("cpu"), Precision.tf32, None)
+    assert asked == [Precision.tf32, (None, {"is_shared_out": True})]
 
 
 def test_the_targets_that_count_are_as_many_as_planned():

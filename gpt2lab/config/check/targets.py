@@ -60,8 +60,11 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     then checks the class itself.
     """
     nodes = {"trainer": config.trainer}
-    if config.strategy:
+    if "_target_" in config.strategy:
         nodes["strategy"] = config.strategy
+    elif config.strategy:
+        argument = next(iter(config.strategy))
+        yield f"strategy.{argument}: no strategy is chosen; add strategy=ddp or strategy=fsdp"
     nodes |= {f"logger.{name}": node for name, node in config.logger.items()}
     nodes |= {f"callbacks.{name}": node for name, node in config.callbacks.items()}
     for key, node in nodes.items():
