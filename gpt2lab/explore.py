@@ -8,6 +8,7 @@ from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import ExploreConfig, Precision
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
+from gpt2lab.heap import importing
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.terminal import take_any_text
 
@@ -42,23 +43,24 @@ def main() -> int:
     )
 
     listening = bound(settings.host, settings.port)
-    importing = import_gradio()
-    from gpt2lab.explorer.session import Explorer, Side
+    with importing():
+        gradio = import_gradio()
+        from gpt2lab.explorer.session import Explorer, Side
 
-    sides = [
-        Side(
-            name,
-            # fp32: what is shown is what the weights say, to the digits shown.
-            load(
-                path,
-                precision=Precision.fp32,
-                device=settings.device,
-                allow_nonfinite=settings.allow_nonfinite,
-            ),
-        )
-        for name, path in zip(names_of(checkpoints), checkpoints, strict=True)
-    ]
-    importing.join()
+        sides = [
+            Side(
+                name,
+                # fp32: what is shown is what the weights say, to the digits shown.
+                load(
+                    path,
+                    precision=Precision.fp32,
+                    device=settings.device,
+                    allow_nonfinite=settings.allow_nonfinite,
+                ),
+            )
+            for name, path in zip(names_of(checkpoints), checkpoints, strict=True)
+        ]
+        gradio.join()
     if not settings.debug:
         tell_faults_in_one_line()
 

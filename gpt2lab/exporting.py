@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from gpt2lab.checkpoint import is_checkpoint, load_checkpoint
-from gpt2lab.checkpoint.io import bytes_needed as file_bytes
-from gpt2lab.checkpoint.io import put, written
 from gpt2lab.checkpoint.reading import walk
+from gpt2lab.checkpoint.writing import bytes_needed as file_bytes
+from gpt2lab.checkpoint.writing import put, written
 from gpt2lab.config import ExportFormat, StoredPrecision
 from gpt2lab.durable import check_room, is_full, whole_folder, write_whole
 from gpt2lab.errors import CheckpointError, RunError

@@ -28,8 +28,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from gpt2lab import ranks
-from gpt2lab.checkpoint.io import put, told, written_by_ranks
 from gpt2lab.checkpoint.reading import Content, load_rows
+from gpt2lab.checkpoint.writing import put, told, written_by_ranks
 from gpt2lab.model import GPT2
 from gpt2lab.ranks import Board
 

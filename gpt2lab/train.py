@@ -11,6 +11,7 @@ from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import TextConfig, TrainConfig
 from gpt2lab.config.compose import Composed, from_config, settings_from
 from gpt2lab.errors import ConfigError
+from gpt2lab.heap import importing
 from gpt2lab.launch import check_devices
 from gpt2lab.launch.devices import share_cores
 from gpt2lab.launch.started import started, with_devices
@@ -71,7 +72,8 @@ def train(composed: Composed) -> int:
             member()  # the store, before what may take long: the others look for it
         see_to(composed.settings)
     # here, so that help and mistakes need not wait for torch
-    from gpt2lab.experiment import fit_and_show
+    with importing():
+        from gpt2lab.experiment import fit_and_show
 
     return fit_and_show(composed.settings, composed.printable)
 

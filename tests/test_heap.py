@@ -1,5 +1,6 @@
 """What is freed within `freed_memory_is_kept` is used again, not asked of the system anew."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from gpt2lab.heap import glibc
+from gpt2lab.heap import glibc, importing
 
 PROGRAM = """
 import resource, sys
@@ -53,3 +54,12 @@ def test_freed_memory_is_used_again_and_goes_back_in_the_end():
     assert faults < pages / 100
     assert left < 32
     assert faults_and_mebibytes_left("usual")[0] >= pages
+
+
+def test_while_libraries_load_nothing_is_collected_and_all_is_afterwards():
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    assert frozen > 0

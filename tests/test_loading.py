@@ -434,3 +434,14 @@ def test_a_good_path_is_passed_in_silence(run):
         warnings.simplefilter("error")
         check_checkpoint(run)
         check_checkpoint(str(run))
+
+
+def test_a_model_is_read_without_what_only_training_needs():
+    """Lightning takes several times longer to load than torch."""
+    program = (
+        "import sys\n"
+        "import gpt2lab.checkpoint.model, gpt2lab.weights.pretrained, gpt2lab.generation.text\n"
+        "import gpt2lab.insight.folder, gpt2lab.explorer.session\n"
+        "sys.exit(bool({'lightning', 'torchmetrics', 'torch._dynamo'} & {*sys.modules}))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -13,14 +13,6 @@ from lightning import Callback, LightningModule, Trainer
 from gpt2lab.checkpoint.background import Background, free_memory, snapshot
 from gpt2lab.checkpoint.find import recovered
 from gpt2lab.checkpoint.folder import remove
-from gpt2lab.checkpoint.io import (
-    Written,
-    bytes_needed,
-    put,
-    told,
-    written,
-    written_by_ranks,
-)
 from gpt2lab.checkpoint.manifest import (
     MANIFEST,
     Entry,
@@ -34,6 +26,14 @@ from gpt2lab.checkpoint.manifest import (
     write_manifest,
 )
 from gpt2lab.checkpoint.reading import Content
+from gpt2lab.checkpoint.writing import (
+    Written,
+    bytes_needed,
+    put,
+    told,
+    written,
+    written_by_ranks,
+)
 from gpt2lab.ranks import Board
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt2lab.checkpoint.folder import COMMON, files_of_ranks, is_folder
 from gpt2lab.checkpoint.verify import check_whole, once_a_file
@@ -254,7 +253,7 @@ def foreign(value: Any) -> bool:
     return not is_ordinary(value) if isinstance(value, Tensor) else type(value) not in PLAIN
 
 
-def check_fits(model: LightningModule, state: dict[str, Tensor], path: Path) -> None:
+def check_fits(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Compare names and shapes.
 
     Raises:

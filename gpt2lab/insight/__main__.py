@@ -9,6 +9,7 @@ from pathlib import Path
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.config import InsightConfig, Precision
 from gpt2lab.config.compose import settings_from
+from gpt2lab.heap import importing
 from gpt2lab.insight.captions import CAPTIONS, png_of
 from gpt2lab.loading import check_checkpoint, load
 from gpt2lab.terminal import take_any_text, write
@@ -37,8 +38,9 @@ def main() -> int:
     check_checkpoint(checkpoint)  # before torch is loaded
     check_target(to, checkpoint, settings.overwrite, FILES, "insight")
 
-    from gpt2lab.insight.folder import look_inside
-    from gpt2lab.insight.page import has_plotly
+    with importing():
+        from gpt2lab.insight.folder import look_inside
+        from gpt2lab.insight.page import has_plotly
 
     began = time.perf_counter()
     # fp32: what is shown is what the weights say, to the digits shown.

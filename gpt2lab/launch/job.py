@@ -22,6 +22,7 @@ from gpt2lab.config.compose import Composed
 from gpt2lab.config.redact import learn, seen
 from gpt2lab.errors import RunError
 from gpt2lab.exit import FAULT, exit_code
+from gpt2lab.heap import importing
 from gpt2lab.signals import ASKED, default_signals, raise_signals
 from gpt2lab.terminal import tell
 
@@ -104,7 +105,8 @@ def main() -> int:
     threading.Thread(target=_stop_without_parent, daemon=True).start()
 
     def train() -> int:
-        from gpt2lab.experiment import fit_and_show
+        with importing():
+            from gpt2lab.experiment import fit_and_show
 
         return fit_and_show(parse(facts["settings"]), facts["printable"])
 

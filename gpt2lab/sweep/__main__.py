@@ -3,14 +3,15 @@
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.errors import ConfigError, RunError
-from gpt2lab.sweep.study import Study, load, questions
+from gpt2lab.sweep.process import Process, Start
+from gpt2lab.sweep.study import Study, check, load, questions
 
 if TYPE_CHECKING:
     from gpt2lab.sweep.trials import Point
@@ -43,19 +44,28 @@ def main() -> int:
         return _report(word, overrides, flags.config_dir)
     from gpt2lab.launch import check_devices
     from gpt2lab.launch.started import forget_ranks
+    from gpt2lab.sweep.warm import starting
     from gpt2lab.train import see_to
 
     forget_ranks()  # tasks of srun are processes that share a study
-    study = load(word, overrides, flags.config_dir, see_to)
+    study = load(word, overrides, flags.config_dir)
     if flags.cfg:
+        check(study, see_to)
         print_settings({"study": study.public(), **study.printable})
         return 0
     check_devices(study.settings)
+    with starting(study) as start:  # trials' imports, while this process checks and has its own
+        check(study, see_to)
+        return _run(study, start)
+
+
+def _run(study: Study, start: Callable[[Start], Process]) -> int:
+    from gpt2lab.sweep import report  # noqa: F401  takes seconds, here of a core that is idle
     from gpt2lab.sweep.results import line
     from gpt2lab.sweep.run import folder_points, run
 
     try:
-        points = run(study, lambda *told: print(line(*told), flush=True))
+        points = run(study, lambda *told: print(line(*told), flush=True), start=start)
     except RunError:
         with suppress(ConfigError):  # the database, which may be what has failed
             _tell(study, folder_points(study.folder, study.config.storage))

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullLocator
+
 from gpt2lab.config.check.study import Parameter
 from gpt2lab.sweep.results import value_text
 
@@ -106,8 +108,6 @@ class Height:
 
 def plain_numbers(axis: Any) -> None:
     """2 and 0.005, where a logarithmic axis would write powers of ten."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter("{x:g}")

@@ -1,4 +1,4 @@
-"""The pictures of a study, for files and for a page; matplotlib is loaded when one is drawn."""
+"""The pictures of a study, for files and for a page."""
 
 import io
 import math
@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
+
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from gpt2lab.metrics import read_metrics
 from gpt2lab.sweep import goals
@@ -27,8 +32,6 @@ COLOURS = (
 """Neither pale on white nor dark on black; one for each of answers.MOST_CHOICES."""
 FEWEST_SEEDS = 3
 """Of two, a 95 % interval reaches so far that it would be all there is to see."""
-
-Figure = Any
 
 
 def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
@@ -190,8 +193,6 @@ _RING = {"s": 70, "facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 
 
 @contextmanager
 def _style(name: str) -> Iterator[None]:
-    import matplotlib
-
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: Any = dict.fromkeys((*inked, "grid.color", "lines.color"), INK) | {
         "font.size": 9,
@@ -208,9 +209,6 @@ def _style(name: str) -> Iterator[None]:
 
 def _figure(width: float, heights: Sequence[float]) -> tuple[Figure, list[Any]]:
     """Axes below each other; the Agg canvas needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(heights))
@@ -260,8 +258,6 @@ def _curve(path: Any, metric: str) -> tuple[list[int], list[float]]:
 
 def _by_rank(n: int) -> Callable[[int], Any]:
     """Colours from the worst, 0, to the best, n - 1; none too pale or too dark for a page."""
-    from matplotlib import colormaps
-
     return lambda place: colormaps["viridis"](0.8 - 0.55 * place / max(1, n - 1))
 
 

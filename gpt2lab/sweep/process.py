@@ -47,6 +47,7 @@ class Process:
     ) -> None:
         self.output = start.output
         self._asked_at: float | None = None
+        self.began = time.monotonic()  # what a trial waits for imports is its own time
         reading, self._pipe = os.pipe()
         try:
             with start.output.open("ab") as file:
@@ -57,7 +58,6 @@ class Process:
             raise
         finally:
             os.close(reading)
-        self.began = time.monotonic()
         with suppress(BrokenPipeError):  # it has ended at once, and will say why
             os.write(self._pipe, json.dumps(list(start.overrides)).encode() + b"\n")
 

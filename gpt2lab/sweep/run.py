@@ -1,8 +1,7 @@
 """A study from its settings to its results."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -13,11 +12,10 @@ from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.run_folder import is_run
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.goals import directions
-from gpt2lab.sweep.process import spawn
+from gpt2lab.sweep.process import Process, Start, spawn
 from gpt2lab.sweep.results import failures
 from gpt2lab.sweep.sampling import check_installed, pruner
 from gpt2lab.sweep.scheduler import Scheduler
-from gpt2lab.sweep.slots import Slot, slots
 from gpt2lab.sweep.storage import (
     DATABASE,
     check_same,
@@ -28,7 +26,6 @@ from gpt2lab.sweep.storage import (
 )
 from gpt2lab.sweep.study import FILE, Study
 from gpt2lab.sweep.trials import Point, State, Trial, points_of, stem_of
-from gpt2lab.sweep.warm import Warm
 
 TRAIN = "gpt2lab.train"
 
@@ -37,38 +34,28 @@ def run(
     study: Study,
     on_trial: Callable[[Trial, int, int], None] = lambda trial, ended, total: None,
     module: str = TRAIN,
+    start: Callable[[Start], Process] = spawn,
 ) -> list[Point]:
     """Run what is missing of a study; all of its points.
 
     Args:
         on_trial: told of each trial that has ended here, and how many points have of how many.
         module: the command line that a trial is; train's, but for tests.
+        start: makes the process of a trial.
     Raises:
         ConfigError: if the study, its folder or its database are not what they should be.
         RunError: if no trial is complete, or one has failed with on_fail=stop.
         Signalled: after SIGTERM or Ctrl-C.
     """
     check_installed(study.config)
-    accelerator = str(study.settings.trainer.get("accelerator", "auto"))
-    places = slots(study.config.jobs, study.settings.devices, accelerator)
-    with ExitStack() as held:
-        start = spawn
-        if module == TRAIN and can_fork(study, places):  # it imports while the database is opened
-            start = held.enter_context(closing(Warm(places[0].environment))).start
-        kept, claims = begun(study)
-        with failing_as(RunError, place(study.config.storage, study.folder)):
-            Scheduler(study, kept, claims, places, start, module, on_trial).run()
-            points = points_of(kept)
+    kept, claims = begun(study)
+    with failing_as(RunError, place(study.config.storage, study.folder)):
+        Scheduler(study, kept, claims, study.slots, start, module, on_trial).run()
+        points = points_of(kept, study.folder)
     if points and all(point.state is State.failed for point in points):
         first = failures(points)[0]
         raise RunError(f"{study.folder}: every trial has failed, the first by: {first.reason}")
     return points
-
-
-def can_fork(study: Study, places: Sequence[Slot]) -> bool:
-    """Whether trials may begin with what another process has imported."""
-    on_cpu = not any("CUDA_VISIBLE_DEVICES" in place.environment for place in places)
-    return sys.platform == "linux" and study.settings.devices == 1 and on_cpu
 
 
 def begun(study: Study) -> tuple[optuna.Study, Claims]:
@@ -147,7 +134,7 @@ def folder_points(folder: Path, storage: str | None = None) -> list[Point]:
     opened, where = open_storage(storage, folder), place(storage, folder)
     with failing_as(ConfigError, where):
         try:
-            return points_of(optuna.load_study(study_name=folder.name, storage=opened))
+            return points_of(optuna.load_study(study_name=folder.name, storage=opened), folder)
         except KeyError as error:
             raise ConfigError(
                 f"{where}: holds no study {folder.name}; give the database that does"

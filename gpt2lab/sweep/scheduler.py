@@ -198,7 +198,6 @@ class Scheduler:
     def _hold(self, trial: optuna.Trial, seeds: list[int]) -> Held:
         held = Held(trial, list(seeds))
         self.held[held.id] = held
-        trial.set_user_attr(PLACE, str(self.study.folder.absolute()))
         return held
 
     def _take_up(self, known: FrozenTrial) -> Held:
@@ -206,7 +205,7 @@ class Scheduler:
         self.optuna_study.sampler = sampler(self.config, known.number)
         trial = optuna.Trial(self.optuna_study, known._trial_id)
         space.draw(trial, self.study.space)
-        told = trials_of(known)
+        told = trials_of(known, self.study.folder)
         ended = {one.seed for one in told if one.state is not State.running}
         held = self._hold(trial, [seed for seed in self.study.seeds if seed not in ended])
         if pruned := [one for one in told if one.state is State.pruned]:
@@ -230,7 +229,8 @@ class Scheduler:
             [f"runs_dir={space.quoted(str(self.study.folder))}"],
         )
         told += [f"--config-dir={path}" for path in self.study.config_dirs]
-        held.tell(seed, state=State.running.value)
+        place = str(self.study.folder.absolute())
+        held.tell(seed, state=State.running.value, **{PLACE: place})
         slot = self.free.pop(0)
         output = self.study.folder / OUTPUT / f"{folder.name}.txt"
         process = self.start(Start(self.module, told, slot.environment, output))
@@ -347,7 +347,8 @@ class Scheduler:
         known = self.optuna_study.get_trials(deepcopy=False)
         ended = sum(trial.state in FINISHED for trial in known)
         frozen = next(trial for trial in known if trial._trial_id == held.id)
-        one = next(replace(one, state=state) for one in trials_of(frozen) if one.seed == seed)
+        trials = trials_of(frozen, self.study.folder)
+        one = next(replace(one, state=state) for one in trials if one.seed == seed)
         if one.state is State.failed and self.config.on_fail is OnFail.stop:
             self.failure = self.failure or one
         self.on_trial(one, ended, self.study.points_asked)
@@ -356,7 +357,7 @@ class Scheduler:
         """The point's own end: the mean of its trials, if all of them are complete."""
         if held.waiting or held.running:
             return
-        found = trials_of(self.optuna_study._storage.get_trial(held.id))
+        found = trials_of(self.optuna_study._storage.get_trial(held.id), self.study.folder)
         states = [one.state for one in found]
         if State.running in states:
             return

@@ -16,7 +16,6 @@ class Slot:
         environment: what its processes see besides ours.
     """
 
-    number: int
     environment: dict[str, str]
 
 
@@ -39,12 +38,12 @@ def slots(jobs: int | None, devices: int, accelerator: str) -> list[Slot]:
     jobs = jobs or max(1, groups)
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": _share(jobs * devices)}
     if not gpus:
-        return [Slot(i, threads) for i in range(jobs)]
+        return [Slot(threads) for _ in range(jobs)]
     found = []
     for i in range(jobs):
         first = i % groups * devices  # more jobs than GPUs share them
         shown = ",".join(gpus[first : first + devices])
-        found.append(Slot(i, {**threads, "CUDA_VISIBLE_DEVICES": shown}))
+        found.append(Slot({**threads, "CUDA_VISIBLE_DEVICES": shown}))
     return found
 
 

@@ -30,6 +30,7 @@ from gpt2lab.config.parse import near
 from gpt2lab.config.redact import redacted_arguments
 from gpt2lab.config.settings import StudyConfig, SweepConfig
 from gpt2lab.errors import ConfigError, Gpt2labError
+from gpt2lab.sweep.slots import Slot, slots
 
 FOLDER = "sweeps"
 FILE = "study.yaml"
@@ -60,6 +61,12 @@ class Study:
     @cached_property
     def space(self) -> list[Parameter]:
         return space_of(self.config)
+
+    @cached_property
+    def slots(self) -> list[Slot]:
+        """Where trials run side by side."""
+        accelerator = str(self.settings.trainer.get("accelerator", "auto"))
+        return slots(self.config.jobs, self.settings.devices, accelerator)
 
     @property
     def shown_overrides(self) -> list[str]:
@@ -142,13 +149,12 @@ def load(
     word: str,
     overrides: Sequence[str] = (),
     config_dirs: Sequence[str] = (),
-    before: Callable[[TrainConfig], None] = lambda settings: None,
 ) -> Study:
-    """
+    """A study by its file, of which the space is still to be checked.
+
     Args:
         word: the name of a study, or the path of its file.
         overrides: of the study (`study.trials=20`, `name=`, `runs_dir=`) and of train.
-        before: sees to what a trial needs; called with the settings of each corner of the space.
     Raises:
         ConfigError: with all that is wrong, a line each.
     """
@@ -177,7 +183,7 @@ def load(
         )
     composed = settings_from("train", told, config_dirs)
     name = sweep.name or file.stem
-    study = Study(
+    return Study(
         name=name,
         config=config,
         overrides=told,
@@ -187,13 +193,13 @@ def load(
         json=sweep.json,
         printable=composed.printable,
     )
-    check(study, before)
-    return study
 
 
-def check(study: Study, before: Callable[[TrainConfig], None]) -> None:
+def check(study: Study, before: Callable[[TrainConfig], None] = lambda settings: None) -> None:
     """What train says of each corner of the space.
 
+    Args:
+        before: sees to what a trial needs; called with the settings of each corner.
     Raises:
         ConfigError: with each problem once.
     """

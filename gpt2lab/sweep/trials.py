@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 SEED = "seed-"
 """Before the seed, the user attribute of an Optuna trial that holds what its training came to."""
 PLACE = "runs_dir"
-"""The user attribute that names the folder of its run folders, on the machine that ran it."""
+"""Of that attribute, the folder of the run folder, on the machine that ran it."""
 
 
 class State(Enum):
@@ -92,13 +92,17 @@ STATES = {
 }
 
 
-def points_of(study: Study) -> list[Point]:
-    """Every point that has been begun, by number."""
+def points_of(study: Study, folder: Path) -> list[Point]:
+    """Every point that has been begun, by number.
+
+    Args:
+        folder: where the runs are that are no longer where they were made.
+    """
     found = study.get_trials(deepcopy=False, states=tuple(STATES))
-    return [point_of(trial) for trial in found]
+    return [point_of(trial, folder) for trial in found]
 
 
-def point_of(trial: FrozenTrial) -> Point:
+def point_of(trial: FrozenTrial, folder: Path) -> Point:
     state = STATES[trial.state]
     return Point(
         number=trial.number,
@@ -106,17 +110,18 @@ def point_of(trial: FrozenTrial) -> Point:
         state=state,
         # Of a pruned trial, Optuna takes the last report for its value.
         values=tuple(trial.values or ()) if state is State.complete else (),
-        trials=trials_of(trial),
+        trials=trials_of(trial, folder),
     )
 
 
-def trials_of(trial: FrozenTrial) -> tuple[Trial, ...]:
-    place = Path(trial.user_attrs.get(PLACE, ""))
+def trials_of(trial: FrozenTrial, folder: Path) -> tuple[Trial, ...]:
     found = []
     for key, told in trial.user_attrs.items():
         if not key.startswith(SEED):
             continue
         seed = int(key.removeprefix(SEED))
+        name = name_of(trial.number, seed)
+        made_at = Path(told.get(PLACE, folder)) / name
         found.append(
             Trial(
                 number=trial.number,
@@ -127,7 +132,7 @@ def trials_of(trial: FrozenTrial) -> tuple[Trial, ...]:
                 reason=told.get("reason"),
                 seconds=told.get("seconds", 0.0),
                 steps=told.get("steps"),
-                folder=place / name_of(trial.number, seed),
+                folder=made_at if made_at.is_dir() else folder / name,
             )
         )
     return tuple(sorted(found, key=lambda one: one.seed))

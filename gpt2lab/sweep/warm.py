@@ -5,7 +5,6 @@ here, so that a trial finds what a process of its own would find, without the se
 on CPUs alone: elsewhere libraries do not survive a fork.
 """
 
-import gc
 import json
 import os
 import select
@@ -14,14 +13,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from gpt2lab.heap import importing
 from gpt2lab.signals import ASKED
 from gpt2lab.sweep import trial
 from gpt2lab.sweep.process import UNKNOWN, Process, Start, spawn
+
+if TYPE_CHECKING:
+    from gpt2lab.sweep.study import Study
 
 LONGEST = 2**16
 """Bytes of a message."""
@@ -29,6 +32,19 @@ ANSWER_S = 120.0
 """How long a trial may take to begin, the imports before the first included."""
 LOOK_S = 0.02
 """How often it is seen whether a trial has ended."""
+
+
+@contextmanager
+def starting(study: "Study") -> Iterator[Callable[[Start], Process]]:
+    """What begins a study's trials: by forks, where those can be, of a process that imports from
+    now on."""
+    environment = study.slots[0].environment
+    on_cpu = "CUDA_VISIBLE_DEVICES" not in environment
+    if sys.platform == "linux" and on_cpu and study.settings.devices == 1:
+        with closing(Warm(environment)) as warm:
+            yield warm.start
+    else:
+        yield spawn
 
 
 class Warm:
@@ -128,9 +144,8 @@ def main() -> None:
     # SLURM and systemd signal every process; the study passes on what is meant for its trials.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     link = socket.socket(fileno=int(sys.argv[1]))
-    import_module(sys.argv[2])
-    gc.collect()
-    gc.freeze()  # else the first collection of each trial would copy all of it
+    with importing():  # else the first collection of each trial would copy all of it
+        import_module(sys.argv[2])
     children: set[int] = set()
     while True:
         _tell_ends(link, children)

@@ -6,12 +6,17 @@ import threading
 import pytest
 import torch
 
-from gpt2lab.checkpoint import clean, find_checkpoint, load_checkpoint
-from gpt2lab.checkpoint import io as saving
+from gpt2lab.checkpoint import (
+    AtomicCheckpointIO,
+    clean,
+    find_checkpoint,
+    load_checkpoint,
+    writing,
+)
 from gpt2lab.checkpoint.folder import INDEX, read_index
-from gpt2lab.checkpoint.io import save_rows
 from gpt2lab.checkpoint.manifest import temporary_of
 from gpt2lab.checkpoint.reading import load_facts, load_rows, load_shapes
+from gpt2lab.checkpoint.writing import save_rows
 from gpt2lab.errors import CheckpointError, RunError
 from gpt2lab.ranks import rows_of
 from tests.checkpoint.conftest import Run, age, content, flip, same
@@ -128,7 +133,7 @@ def test_the_parts_of_any_number_of_ranks_are_the_whole_and_what_any_other_numbe
 
 def test_rows_are_cut_from_a_single_file_as_well(tmp_path):
     path = tmp_path / "step-000005.ckpt"
-    saving.AtomicCheckpointIO().save_checkpoint(whole(5), path)
+    AtomicCheckpointIO().save_checkpoint(whole(5), path)
     own = load_rows(path, 1, 2)
     assert all(same(own[name], value) for name, value in part(whole(5), 1, 2).items())
     assert own["state_dict"]["h.0.weight"].untyped_storage().resizable()  # not mapped from it
@@ -144,7 +149,7 @@ def test_what_fails_on_one_rank_fails_on_all_and_leaves_nothing(tmp_path, monkey
             raise OSError(28, "No space left on device")
         return works(content, folder, board)
 
-    monkeypatch.setattr(saving, "save_rows", fails)
+    monkeypatch.setattr(writing, "save_rows", fails)
     runs, raised = both(tmp_path, 6)
     for error in raised:
         assert isinstance(error, RunError)
@@ -214,8 +219,8 @@ def test_code_in_a_part_never_runs(tmp_path):
     with pytest.raises(CheckpointError):
         load_checkpoint(path)
     (run.checkpoints / "manifest.json").unlink()
-    files = [saving.File(f.name, f.stat().st_size, saving.sha256(f)) for f in path.glob("*.ckpt")]
-    saving.write_index(path, files)
+    files = [writing.File(f.name, f.stat().st_size, writing.sha256(f)) for f in path.glob("*.ckpt")]
+    writing.write_index(path, files)
     assert read_index(path) is not None
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
         load_checkpoint(path)
@@ -231,9 +236,9 @@ def test_parts_of_two_checkpoints_are_no_whole(tmp_path):
     parts["state_dict"]["h.0.weight"] = torch.zeros(2, 4)
     torch.save(parts, file)
     (run.checkpoints / "manifest.json").unlink()
-    saving.write_index(
+    writing.write_index(
         path,
-        [saving.File(f.name, f.stat().st_size, saving.sha256(f)) for f in path.glob("*.ckpt")],
+        [writing.File(f.name, f.stat().st_size, writing.sha256(f)) for f in path.glob("*.ckpt")],
     )
     with pytest.raises(CheckpointError, match="no parts of one"):
         load_checkpoint(path)

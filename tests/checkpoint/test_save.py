@@ -14,9 +14,9 @@ from gpt2lab.checkpoint import (
     AtomicCheckpointIO,
     callback,
     find_checkpoint,
-    io,
     load_checkpoint,
     read_manifest,
+    writing,
 )
 from gpt2lab.checkpoint.background import Background, free_memory, snapshot
 from gpt2lab.checkpoint.manifest import temporary_of
@@ -206,14 +206,14 @@ def test_too_little_room_is_found_before_a_byte_is_written(run, monkeypatch):
     before = files(run)
     usage = shutil.disk_usage(run.folder)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(io, "HashedFile", None)
+    monkeypatch.setattr(writing, "HashedFile", None)
     with pytest.raises(RunError, match=r"No space left .* bytes are needed, 1,000 are free"):
         run.save(6)
     assert files(run) == before
 
 
 def test_the_bytes_needed_are_those_of_the_file(saved):
-    assert saved.stat().st_size <= io.bytes_needed(content()) <= saved.stat().st_size + 2**14
+    assert saved.stat().st_size <= writing.bytes_needed(content()) <= saved.stat().st_size + 2**14
 
 
 def test_a_file_in_the_place_of_the_folder_is_told(run):
@@ -240,18 +240,18 @@ def test_the_first_error_of_a_file_comes_out_whenever_it_comes():
             if self.writes < 0:
                 raise OSError(errno.EIO, f"failure {self.writes}")
 
-    whole = io.HashedFile(File(1000))
+    whole = writing.HashedFile(File(1000))
     torch.save(content(), whole)
     assert whole.error is None
     number = 1000 - whole.file.writes
     for n in range(number):
-        file = io.HashedFile(File(n))
+        file = writing.HashedFile(File(n))
         torch.save(content(), file)
         assert str(file.error) == "[Errno 5] failure -1"
 
 
 def test_one_failed_write_is_enough(run, monkeypatch):
-    class FailsOnce(io.HashedFile):
+    class FailsOnce(writing.HashedFile):
         def write(self, data):
             whole, self.file = self.file, self.file if self.bytes else None
             try:
@@ -259,7 +259,7 @@ def test_one_failed_write_is_enough(run, monkeypatch):
             finally:
                 self.file = whole
 
-    monkeypatch.setattr(io, "HashedFile", FailsOnce)
+    monkeypatch.setattr(writing, "HashedFile", FailsOnce)
     with pytest.raises(AttributeError):
         run.save(5)
     assert files(run) == {}
@@ -344,7 +344,7 @@ def test_a_save_waits_while_weights_change(run):
 
 def test_where_memory_is_short_the_training_waits(run, monkeypatch):
     run.trainer.should_stop = False
-    needed = io.bytes_needed(run.trainer.content | run.callback.content)
+    needed = writing.bytes_needed(run.trainer.content | run.callback.content)
     started = []
     monkeypatch.setattr(Background, "start", lambda self, action: started.append(1))
     for free in (2 * needed + 10_000, 2 * needed - 10_000, 0):

@@ -121,7 +121,7 @@ def test_a_full_disk_ends_the_training_with_the_last_good_one_whole(train, tmp_p
     def needed(content):
         return 2**80 if content["global_step"] > 2 else 2**14
 
-    monkeypatch.setattr("gpt2lab.checkpoint.io.bytes_needed", needed)
+    monkeypatch.setattr("gpt2lab.checkpoint.writing.bytes_needed", needed)
     with pytest.raises(RunError, match=r"step-000004.*No space left.*name=a resume=last"):
         train("a", "max_steps=9")
     assert find_checkpoint(tmp_path / "a", "last") == path(tmp_path / "a" / "checkpoints", 2)

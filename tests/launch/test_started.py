@@ -1,11 +1,13 @@
 """Which rank a process is, by the variables that torchrun and srun set; no process is started."""
 
+import os
+
 import pytest
 
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
-from gpt2lab.launch.started import Started, check_started, started, with_devices
+from gpt2lab.launch.started import Started, check_started, forget_ranks, started, with_devices
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -52,6 +54,18 @@ def test_one_process_alone_is_no_rank_of_several(monkeypatch, variables):
     environment(monkeypatch, **variables)
     assert started() is None
     assert with_devices(["seed=1"]) == ["seed=1"]
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN])
+def test_a_study_that_a_rank_would_run_is_no_part_of_its_training(monkeypatch, variables):
+    environment(monkeypatch, **variables)
+    before = dict(os.environ)
+    try:
+        forget_ranks()
+        assert started() is None
+        assert os.environ.get("SLURM_JOB_ID") == variables.get("SLURM_JOB_ID")  # it may be requeued
+    finally:
+        os.environ.update(before)
 
 
 def test_nodes_with_different_numbers_of_ranks_are_refused(monkeypatch):

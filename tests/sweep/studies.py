@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from gpt2lab.config.settings import StudyConfig, TrainConfig
@@ -40,6 +42,13 @@ def start(folder: Path, trials: int, **environment: str) -> subprocess.Popen[str
         env={**os.environ, **environment},
         process_group=0,
     )
+
+
+def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def main() -> int:

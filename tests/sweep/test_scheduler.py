@@ -19,9 +19,10 @@ from gpt2lab.config.settings import OnFail, Pruner, Sampler
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.signals import ASKED
 from gpt2lab.sweep import claims, outcome, space
+from gpt2lab.sweep.process import UNKNOWN, spawn
 from gpt2lab.sweep.run import begun, folder_points, run
 from gpt2lab.sweep.trials import State
-from tests.sweep.studies import ROOT, STUB, start, stub_study
+from tests.sweep.studies import ROOT, STUB, start, stub_study, until
 
 
 def states(points) -> list[str]:
@@ -115,6 +116,28 @@ def test_a_result_of_a_point_that_another_machine_has_taken_is_dropped(tmp_path,
     assert len(told) == 1
 
 
+def test_trials_of_one_point_may_be_on_two_machines(tmp_path, befalls):
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    settings = {"storage": storage, "trials": 1, "seeds": 2, "jobs": 1, "on_fail": OnFail.stop}
+    befalls({"trial-0000-seed-1": {"raise": "no"}})
+    with pytest.raises(RunError):
+        run(stub_study(tmp_path / "one" / "s", **settings), module=STUB)
+    befalls({})
+    (point,) = run(stub_study(tmp_path / "two" / "s", **settings), module=STUB)
+    assert [one.folder.relative_to(tmp_path) for one in point.trials] == [
+        Path("one/s/trial-0000-seed-0"),
+        Path("two/s/trial-0000-seed-1"),
+    ]
+
+
+def test_the_runs_of_a_study_that_was_moved_are_found(tmp_path):
+    run(stub_study(tmp_path / "s", trials=1), module=STUB)
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "s").rename(tmp_path / "elsewhere" / "s")
+    (point,) = folder_points(moved)
+    assert point.trials[0].folder == moved / "trial-0000-seed-0"
+
+
 def test_each_point_is_run_with_every_seed_and_judged_by_the_mean(tmp_path):
     points = run(stub_study(tmp_path / "s", trials=2, seeds=3), module=STUB)
     assert len(runs(tmp_path / "s")) == 6
@@ -188,6 +211,24 @@ def test_on_fail_retry_runs_a_trial_again_from_where_it_was(tmp_path, befalls):
     ]
 
 
+def test_a_trial_of_which_nobody_knows_how_it_ended_is_run_again(tmp_path, befalls):
+    befalls({"trial-0000-seed-0": {"raise": "no", "times": 1}})
+    begun = []
+
+    def start(what):
+        process = spawn(what)
+        if not begun:
+            poll = process.poll
+            process.poll = lambda: None if poll() is None else UNKNOWN
+        begun.append(what)
+        return process
+
+    (point,) = run(stub_study(tmp_path / "s", trials=1), module=STUB, start=start)
+    assert point.state is State.complete
+    assert len(begun) == 2
+    assert is_whole(tmp_path / "s")
+
+
 def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befalls):
     befalls({"*": {"step_seconds": 0.05}})
     grid = {"lr": {"choice": [0.1, 0.2, 5.0, 0.05]}}
@@ -200,6 +241,17 @@ def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befall
     assert pruned.reason.endswith(", median")
     assert len((pruned.folder / "steps.txt").read_text().split()) < 10
     assert points[2].value is None
+
+
+def test_by_halving_only_the_best_at_each_rung_go_on(tmp_path, befalls):
+    befalls({"*": {"step_seconds": 0.05}})
+    grid = {"lr": {"choice": [0.1, 5.0, 0.05]}}
+    settings = {"space": grid, "sampler": Sampler.grid, "trials": None, "jobs": 1}
+    points = run(
+        stub_study(tmp_path / "s", **settings, pruner=Pruner.successive_halving), module=STUB
+    )
+    assert states(points) == ["complete", "pruned", "complete"]
+    assert points[1].trials[0].reason.endswith(", successive_halving")
 
 
 def test_a_pruned_point_is_pruned_with_all_of_its_seeds(tmp_path, befalls):
@@ -335,10 +387,7 @@ def test_no_trial_outlives_its_study(tmp_path):
     locks = [json.loads((one / "lock").read_text()) for one in runs(tmp_path / "s")]
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{lock['pid']}").exists() for lock in locks):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(Path(f"/proc/{lock['pid']}").exists() for lock in locks))
 
 
 @pytest.mark.parametrize("number", ASKED)

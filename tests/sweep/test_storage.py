@@ -13,7 +13,7 @@ from gpt2lab.sweep import run as running
 from gpt2lab.sweep.run import folder_points, run
 from gpt2lab.sweep.storage import check_same, open_storage
 from gpt2lab.sweep.trials import State
-from tests.sweep.studies import STUB, start, stub_study
+from tests.sweep.studies import STUB, start, stub_study, until
 
 
 @pytest.fixture
@@ -37,6 +37,12 @@ def test_a_database_that_is_cut_short_is_refused(study, kept):
     database = study.folder / "study.db"
     database.write_bytes(database.read_bytes()[:kept])
     assert refused(study).startswith("/study.db: cannot be opened (database disk image is malf")
+
+
+def test_a_report_of_a_damaged_database_says_so(study):
+    (study.folder / "study.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.raises(ConfigError, match=r"s/study.db: cannot be (opened|read)"):
+        folder_points(study.folder)
 
 
 def test_a_page_that_is_damaged_is_told_of_with_the_file(study):
@@ -95,6 +101,7 @@ def test_a_disk_that_fills_up_ends_the_study_in_a_line_and_it_goes_on_later(tmp_
 
 def test_trials_save_and_leave_where_the_database_fails(tmp_path, befalls):
     def full(*told):
+        until((tmp_path / "s" / "trial-0001-seed-0" / "steps.txt").exists)
         raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
 
     befalls({"trial-0001-seed-0": {"saves_until_asked": True}})

@@ -14,7 +14,7 @@ from gpt2lab.sweep.experiment import experiment
 from gpt2lab.sweep.goals import curve, directions, is_turned, values
 from gpt2lab.sweep.run import as_yaml
 from gpt2lab.sweep.space import grid, merged, overrides, quoted
-from gpt2lab.sweep.study import load, studies
+from gpt2lab.sweep.study import check, load, studies
 from tests.sweep.studies import ROOT, stub_study
 
 FILE = {
@@ -38,7 +38,7 @@ def file(tmp_path):
 
 def refused(word: str, *told: str) -> list[str]:
     with pytest.raises(ConfigError) as error:
-        load(word, told)
+        check(load(word, told))
     return list(error.value.problems)
 
 
