@@ -2,6 +2,7 @@
 
 import importlib
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch.nn.parallel import DistributedDataParallel
 
 from gpt2lab.checkpoint import AtomicCheckpointIO
 from gpt2lab.config import HIGHER_IS_BETTER, Precision, TrainConfig
@@ -61,6 +63,7 @@ def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
     Raises:
         ConfigError: for a wrong argument, which would be as wrong on several devices.
     """
+    check_ddp_arguments(settings.strategy)
     if settings.world_size == 1:
         if settings.strategy:
             instantiate("strategy", settings.strategy, Strategy)
@@ -70,6 +73,21 @@ def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
         return instantiate("strategy", node, FSDPStrategy)
     # The gradients lie in the memory that is exchanged, not beside it.
     return instantiate("strategy", node, DDPStrategy, gradient_as_bucket_view=True)
+
+
+def check_ddp_arguments(node: dict[str, Any]) -> None:
+    """Lightning takes any argument for DDP, and torch refuses it once all ranks have begun.
+
+    Raises:
+        ConfigError: for one that neither of them knows.
+    """
+    if not node or resolve_target("strategy", node["_target_"], Strategy) is not DDPStrategy:
+        return
+    known = {*signature(DDPStrategy).parameters, *signature(DistributedDataParallel).parameters}
+    for name in node.keys() - (known - {"kwargs"}) - {"_target_"}:
+        raise ConfigError(
+            f"strategy: there is no argument {name!r}; see the arguments of {node['_target_']}"
+        )
 
 
 def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:

@@ -22,3 +22,11 @@ def tiny_config() -> GPT2Config:
 @pytest.fixture
 def tiny_model(tiny_config) -> GPT2:
     return GPT2(tiny_config).eval()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from tests.browser import launched  # here: playwright need not be installed for other tests
+
+    with launched() as chromium:
+        yield chromium

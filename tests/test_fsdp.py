@@ -355,8 +355,9 @@ def test_each_strategy_may_be_named_for_one_device(strategy):
     assert build_strategy(settings) == "auto"
 
 
-def test_a_wrong_argument_of_a_strategy_is_refused_on_one_device_too():
-    settings = settings_from("train", ["strategy=fsdp", "+strategy.foo=1"]).settings
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_wrong_argument_of_a_strategy_is_refused_on_one_device_too(strategy):
+    settings = settings_from("train", [f"strategy={strategy}", "+strategy.foo=1"]).settings
     for devices in (1, 2):
         with pytest.raises(ConfigError, match=r"strategy: .* argument 'foo'; see the arguments of"):
             build_strategy(replace(settings, devices=devices))

@@ -191,10 +191,11 @@ def lens_view(side: Side, text: Text, index: int) -> str:
         + "</tr>"
         for t, i in enumerate(last.token_ids)
     )
+    own = "what the model says of these tokens" if said else "the model's own"
     return (
         f'{said}<div class="lens"><p class="caption">After each{which or " token"}, what each '
         f"layer would say next, if the model ended there: its stream through the final norm and "
-        f"the head. The last column is the model's own. Point at a cell, or step to it by Tab, for "
+        f"the head. The last column is {own}. Point at a cell, or step to it by Tab, for "
         f'the five likeliest.</p><p class="says" aria-live="polite"></p>'
         f'<div class="wide"><table><thead><tr><th>after</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"

@@ -3,10 +3,7 @@
 GPT2LAB_SCREENSHOTS names a folder that keeps the pictures.
 """
 
-import os
 import re
-import shutil
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,35 +14,14 @@ from gpt2lab.generation import Speech
 from gpt2lab.insight import attention
 from gpt2lab.loading import load
 from gpt2lab.tokenizer import CharTokenizer
+from tests.browser import NEEDED, keep_picture, opened_at
 from tests.explore.served import save, served
 from tests.insight.models import CHARACTERS, made, sort_model, text_model
 
 pytest.importorskip("gradio", reason="the page needs gpt2lab[ui]")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = NEEDED
 HALF = 0.5 * 10**-DIGITS + 1e-6
 """Rounding, and sums in another order."""
-SWITCHES = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-"""What Chromium does besides would take time from the page."""
-WAIT_MS = 60_000
-"""For a machine that does much else."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +70,19 @@ def opened(browser, tmp_path, request):
     kept = []
 
     def open_page(url, width=1000):
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.set_default_timeout(WAIT_MS)
-        requests, faults = [], []
-        page.on("request", lambda asked: requests.append(asked.url))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and faults.append(said.text))
-        kept.append((page, url, requests, faults))
-        page.goto(url)
+        kept.append((url, opened_at(browser, url, width)))
+        page = kept[-1][1].page
         page.wait_for_selector("#status [data-search]", state="attached")
         return page
 
     yield open_page
-    folder = Path(os.environ.get("GPT2LAB_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, (page, url, requests, faults) in enumerate(kept):
-        page.screenshot(path=folder / f"{request.node.name}-{number}.png", full_page=True)
-        page.close()
-        assert faults == []
-        elsewhere = [r for r in requests if urlsplit(r).netloc != urlsplit(url).netloc]
+    for number, (url, opened) in enumerate(kept):
+        keep_picture(opened.page, f"{request.node.name}-{number}", tmp_path)
+        opened.page.close()
+        assert opened.faults == []
+        elsewhere = [r for r in opened.requests if urlsplit(r).netloc != urlsplit(url).netloc]
         assert [r for r in elsewhere if not r.startswith(("data:", "blob:"))] == []
-        assert len(requests) > 10
+        assert len(opened.requests) > 10
 
 
 def read(page, text):
