@@ -4,10 +4,10 @@ Everything is looked at before anything is done: Hydra's job never begins here, 
 appears for a typo. Its errors become lines of ours.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,27 +16,25 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt2lab.config import plugins
 from gpt2lab.config.changes import leaves
-from gpt2lab.config.check.targets import OWNED_TRAINER_ARGUMENTS, owned_argument
 from gpt2lab.config.check.train import run_problems
 from gpt2lab.config.commands import COMMAND_LINES, LIGHTNING_GROUPS
 from gpt2lab.config.conf_dir import conf_dir, groups
-from gpt2lab.config.parse import convert, field_types, near, parse, shape_of, unknown_key
-from gpt2lab.config.redact import REDACTED, is_secret, printable, redacted, remember
+from gpt2lab.config.overrides import parse_overrides, sifted, translated
+from gpt2lab.config.parse import field_types, parse
+from gpt2lab.config.redact import REDACTED, printable, remember
 from gpt2lab.config.settings import SHAPES, TrainConfig
 from gpt2lab.errors import ConfigError
 
 WHERE = ("name", "runs_dir", "resume", "allow_nonfinite")
 """The settings by which a checkpoint is found and loaded."""
 NEVER_FROM_CHECKPOINTS = (*LIGHTNING_GROUPS, *WHERE, "profile", "debug")
-MANY_AT_ONCE = ("logger", "callbacks", "experiment")
 
 
 @dataclass
@@ -95,51 +93,21 @@ def compose(
     search_path = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
     extra = [f"hydra.searchpath={search_path}"] if search_path else []
 
-    def attempt(chosen: list[Override]) -> DictConfig:
-        return _hydra_compose(config_name, [o.input_line or "" for o in chosen] + extra)
+    @cache  # where all overrides are choices, they are composed once
+    def attempt(*chosen: str) -> DictConfig:
+        return _hydra_compose(config_name, [*chosen, *extra])
 
     options = groups(config_name, config_dirs)
-    good, found = _sifted(config_name, parse_overrides(overrides, config_name), options, attempt)
+    good, found = sifted(config_name, parse_overrides(overrides, config_name), options, attempt)
     try:
-        cfg = attempt(good)
+        cfg = attempt(*good)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(*(found or [_translated(error)])) from error
+        raise ConfigError(*(found or [translated(error)])) from error
     if found:
         with suppress(ConfigError):  # what the good ones have wrong beyond names and types
             parse({**resolved(cfg), **texts}, found, root=COMMAND_LINES[config_name].root)
         raise ConfigError(*found)
     return cfg
-
-
-def _sifted(
-    config_name: str,
-    parsed: list[Override],
-    options: dict[str, list[str]],
-    attempt: Callable[[list[Override]], DictConfig],
-) -> tuple[list[Override], list[str]]:
-    """The overrides that can be, and a line for each that cannot.
-
-    Hydra stops at its first problem and speaks of itself, so each override is looked at alone.
-    """
-    good, found = [], []
-    choices = [o for o in parsed if is_choice(o, options)]
-    for choice in choices:
-        problems = _choice_problems(config_name, choice, options[choice.key_or_group])
-        found += problems
-        if not problems:
-            good.append(choice)
-    try:
-        bare = attempt(good)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(*found, _translated(error)) from error
-    for override in parsed:
-        if not is_choice(override, options):
-            problem = _value_problem(config_name, override, bare)
-            if problem is None:
-                good.append(override)
-            else:
-                found.append(problem)
-    return good, found
 
 
 def settings_from(
@@ -294,35 +262,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
             cfg, resolve=True, throw_on_missing=True, enum_to_str=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(_translated(error)) from error
+        raise ConfigError(translated(error)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def parse_overrides(overrides: Sequence[str], config_name: str = "train") -> list[Override]:
-    """Hydra's reading of each override.
-
-    Raises:
-        ConfigError: for each that is not of the form key=value.
-    """
-    parser = OverridesParser.create()
-    parsed, found = [], []
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException:
-            found.append(
-                f"{redacted(text)}: cannot be read as key=value; "
-                f"quote values with spaces or signs, as in {COMMAND_LINES[config_name].quoted}"
-            )
-    if found:
-        raise ConfigError(*found)
-    return parsed
-
-
-def is_choice(override: Override, options: Container[str]) -> bool:
-    """Whether an override picks an option of one of these groups, such as model=small."""
-    return override.key_or_group in options and not isinstance(override.value(), dict)
 
 
 def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
@@ -339,120 +281,3 @@ def _hydra_compose(config_name: str, overrides: list[str]) -> DictConfig:
         del cfg["hydra"]
     remember(cfg)
     return cfg
-
-
-def _choice_problems(config_name: str, choice: Override, options: list[str]) -> list[str]:
-    group, known = choice.key_or_group, ", ".join(options)
-    if choice.type is OverrideType.DEL:
-        if group in MANY_AT_ONCE:
-            return []
-        return [f"{group}: cannot be left out; choose one of {known}"]
-    if choice.is_sweep_override():
-        text = (choice.input_line or "").partition("=")[2]
-        return [f"{group}: {text} is several options; choose one{_or_a_grid(config_name)}"]
-    value = choice.value()
-    if isinstance(value, list) and group not in MANY_AT_ONCE:
-        return [f"{group}: takes one option, not a list; choose one of {known}"]
-    return [
-        f"{group}: there is no option {_text(name)}; choose one of {known}"
-        for name in (value if isinstance(value, list) else [value])
-        if str(name) not in options
-    ]
-
-
-def _or_a_grid(config_name: str) -> str:
-    return ", or add --multirun" if COMMAND_LINES[config_name].is_grid else ""
-
-
-def _value_problem(config_name: str, override: Override, cfg: DictConfig) -> str | None:
-    """A line if the key does not exist or the value does not fit; None if all is well."""
-    key = override.key_or_group
-    if key.startswith(("hydra.", "hydra/")):
-        return plugins.override_problem(key)
-    if override.is_sweep_override():
-        text = (override.input_line or "").partition("=")[2]
-        if is_secret(key):
-            text = REDACTED
-        return f"{key}: {text} is several values; quote them{_or_a_grid(config_name)}"
-    cls, options = COMMAND_LINES[config_name].root, COMMAND_LINES[config_name].groups
-    if "." in key and key.split(".")[0] in {*LIGHTNING_GROUPS} & {*options}:
-        return _argument_problem(key, override, cfg)
-    *parents, last = key.split(".")
-    path = ""
-    for parent in parents:
-        hints = field_types(cls)
-        if parent not in hints:
-            return unknown_key(path, parent, cls)
-        path += parent
-        if not is_dataclass(hints[parent]):
-            return f"{path}: is one value, not a group; give {path}=<value>"
-        path += "."
-        cls = shape_of(parent, OmegaConf.select(cfg, f"{parent}.kind"), hints[parent])
-    hints = field_types(cls)
-    if last not in hints:
-        if not parents and last != "_target_":
-            inner = [f"{group}.{last}" for group in hints if last in _names(group, hints, cfg)]
-            hint = f"did you mean {inner[0]}?" if inner else near(last, {*hints, *options})
-            return f"{last}: there is no such setting; {hint}"
-        return unknown_key(path, last, cls)
-    value = override.value()
-    if override.type is OverrideType.DEL:
-        return f"{key}: cannot be deleted; give a value"
-    if override.type is OverrideType.ADD:
-        return f"{key}: is a setting already; leave out the +"
-    if is_dataclass(hints[last]) or (isinstance(value, str) and "${" in value):
-        return None
-    try:
-        convert(_plain_value(value), hints[last])
-    except ValueError as error:
-        return f"{key}: {error}"
-    return None
-
-
-def _names(group: str, hints: dict[str, Any], cfg: DictConfig) -> Iterable[str]:
-    """The settings of a group, by the shape that it has; none of what is one value."""
-    if not is_dataclass(hints[group]):
-        return ()
-    return field_types(shape_of(group, OmegaConf.select(cfg, f"{group}.kind"), hints[group]))
-
-
-def _argument_problem(key: str, override: Override, cfg: DictConfig) -> str | None:
-    """Lightning's arguments: their class is the judge of the values, we of the spelling."""
-    group, _, argument = key.partition(".")
-    if group == "trainer" and argument in OWNED_TRAINER_ARGUMENTS:
-        return owned_argument(argument)
-    if override.type is not OverrideType.CHANGE:
-        return None
-    node, _, last = key.rpartition(".")
-    siblings = OmegaConf.select(cfg, node, default=None)
-    if isinstance(siblings, DictConfig) and last in siblings:
-        return None
-    return f"{key}: is not set in conf; add it as +{key}=<value>"
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else repr(value)
-
-
-def _plain_value(value: Any) -> Any:
-    """The text of a quoted string; anything else as it is."""
-    return getattr(value, "text", value)
-
-
-def _translated(error: Exception) -> str:
-    """Hydra's or OmegaConf's complaint as one line of ours."""
-    text = str(error)
-    key = getattr(error, "full_key", None) or "settings"
-    first, *more = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    if first.endswith(":") and more:  # Hydra names the file, OmegaConf on the next line the mistake
-        first = f"{first} {more[0]}"
-    if "Environment variable" in text:
-        name = text.split("'")[1]
-        return f"{key}: environment variable {name} is not set; set it, or give {key} a value"
-    if "Key '_target_' not in" in text:
-        where = text.split("'")[1] if text.startswith("In '") else key  # Hydra names the file
-        return f"{where}: _target_ is not allowed; only trainer, loggers and callbacks have one"
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        key, first = cause.full_key, str(cause).splitlines()[0]
-    return f"{key}: {first}; see --help"

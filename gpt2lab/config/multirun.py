@@ -13,8 +13,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, flag_override
 
-from gpt2lab.config.compose import compose, from_config, parse_overrides, register_schemas
+from gpt2lab.config.compose import compose, from_config, register_schemas
 from gpt2lab.config.conf_dir import conf_dir
+from gpt2lab.config.overrides import parse_overrides
 from gpt2lab.config.redact import is_secret, mask, redacted, redacted_arguments
 from gpt2lab.config.settings import TrainConfig
 from gpt2lab.errors import ConfigError, Gpt2labError

@@ -9,8 +9,8 @@ import yaml
 from hydra.core.override_parser.types import OverrideType, QuotedString
 from omegaconf import OmegaConf
 
-from gpt2lab.config.compose import is_choice, parse_overrides
 from gpt2lab.config.conf_dir import conf_dir, groups
+from gpt2lab.config.overrides import is_choice, parse_overrides
 from gpt2lab.config.redact import REDACTED, redacted_arguments
 from gpt2lab.sweep.space import merged, overrides
 from gpt2lab.sweep.study import Study

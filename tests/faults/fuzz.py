@@ -226,7 +226,7 @@ def collect(lab: Lab, done: Any, expected: int) -> None:
 def parse_many() -> int:
     """In a child: random overrides, one at a time, put into settings as they would be composed."""
     from gpt2lab.config import parse, plain
-    from gpt2lab.config.compose import parse_overrides
+    from gpt2lab.config.overrides import parse_overrides
     from gpt2lab.errors import ConfigError
 
     seed, count = map(int, sys.argv[1:])

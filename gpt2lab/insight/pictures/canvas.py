@@ -25,17 +25,18 @@ def canvas(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def as_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
+    canvas: Any = figure.canvas
     with warnings.catch_warnings():
         # The font has no Chinese, say: a box stands in the picture, the sign itself in the page.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(png, format="png", dpi=DPI)
+        canvas.print_png(png)  # figure.savefig goes through the whole drawing twice
     return png.getvalue()
 
 

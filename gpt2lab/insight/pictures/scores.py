@@ -33,6 +33,7 @@ def scores(found: Findings) -> "Figure":
                 va="center",
                 fontsize=8 if side > 0.5 else 5.5,
                 color="white" if strength > 0.65 else INK,
+                in_layout=False,
             )
         frame(axes, found.head, found.layer, 1, is_chosen=True)
         axes.set_xticks(range(H))

@@ -103,4 +103,11 @@ def write_number(axes: "Axes", x: float, y: float, value: float, size: float) ->
     if value >= 0.005:
         colour = "white" if value > 0.6 else INK
         text = f"{value:.2f}".removeprefix("0")
-        axes.text(x, y, text, ha="center", va="center", fontsize=0.8 * size, color=colour)
+        axes.text(
+            *(x, y, text),
+            ha="center",
+            va="center",
+            fontsize=0.8 * size,
+            color=colour,
+            in_layout=False,
+        )
