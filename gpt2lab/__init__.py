@@ -3,6 +3,8 @@
 Importing this module loads nothing heavy; each public name loads its home on first use.
 """
 
+import signal
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,11 @@ _HOME = {
     "load": "gpt2lab.loading",
 }
 __all__ = ["GPT2", "GPT2Config", "__version__", "fit", "generate", "load"]
+
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # A command line of ours begins: Ctrl-C ends it without a word until it listens itself.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from gpt2lab.config.redact import masked, redacted_arguments
+from gpt2lab.durable import is_full
 from gpt2lab.errors import Gpt2labError, RunError
 from gpt2lab.signals import CTRL_C, Signalled, raised
 
@@ -27,8 +28,8 @@ def exit_code(
         speaks: whether it is told here, given the exit code.
     """
     debug = "debug=true" in [argument.lower() for argument in sys.argv[1:]]
-    redacted_arguments(sys.argv)  # so that their secrets are known, whatever is refused
     try:
+        redacted_arguments(sys.argv)  # so that their secrets are known, whatever is refused
         return action()
     except BrokenPipeError:
         # The reader of our output has left; Python would complain once more while closing.
@@ -73,5 +74,7 @@ def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
         return [CTRL_C], code
     if isinstance(error, RunError):
         return [str(error)], code
+    if isinstance(error, OSError) and error.filename is None and is_full(error):
+        return [f"output: cannot be written ({error.strerror}); make room for it"], code
     what = " ".join(str(error).split()) or "stopped"
     return [f"{where}{type(error).__name__}: {what}; add debug=true to see where"], code

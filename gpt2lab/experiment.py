@@ -50,6 +50,7 @@ from gpt2lab.resume import (
     resumed_step,
     saved_settings,
 )
+from gpt2lab.targets import build_strategy
 from gpt2lab.tokenizer import Tokenizer, check_vocabulary
 from gpt2lab.training import Result, Training
 from gpt2lab.weights.initial import same_rows, take_weights
@@ -119,6 +120,7 @@ def in_folder(
             return launch.on_ranks(settings.devices, train, *everything)
         return train(*everything)
 
+    build_strategy(settings)  # what is wrong with its arguments comes before a folder is there
     folder = run_folder.folder_of(settings)
     with ExitStack() as held:
         if settings.resume is not None and run_folder.is_run(folder):

@@ -10,6 +10,7 @@ from gpt2lab import run_folder
 from gpt2lab.checkpoint import check_fits, find_checkpoint, load_facts, load_shapes
 from gpt2lab.config import TrainConfig
 from gpt2lab.config.changes import changes, model_problems, shown
+from gpt2lab.config.check.train import RESUME
 from gpt2lab.data.module import StepDataModule
 from gpt2lab.durable import check_writable
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
@@ -55,7 +56,7 @@ def place(settings: TrainConfig, folder: Path) -> Path | None:
         CheckpointError: if there is nothing to resume.
     """
     check_writable(Path(settings.runs_dir), "runs_dir")
-    if settings.resume not in (None, "last", "best", "auto"):
+    if settings.resume not in (None, *RESUME):
         checkpoint = Path(str(settings.resume)).absolute()
         load_facts(checkpoint, settings.allow_nonfinite)
         if checkpoint.parent.name != "checkpoints" or not (folder / "receipt.json").exists():

@@ -17,7 +17,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gpt2lab import __version__
+from gpt2lab.checkpoint import is_checkpoint
 from gpt2lab.config import TrainConfig
+from gpt2lab.config.check.train import RESUME
+from gpt2lab.config.parse import near
 from gpt2lab.config.redact import redacted_arguments
 from gpt2lab.durable import as_json, write_whole
 from gpt2lab.errors import ConfigError
@@ -40,9 +43,30 @@ def new_name() -> str:
 
 def folder_of(settings: TrainConfig) -> Path:
     """The folder of the run that these settings start or go on with."""
-    if settings.resume not in (None, "last", "best", "auto"):
+    if settings.resume not in (None, *RESUME):
         return Path(str(settings.resume)).absolute().parent.parent
     return Path(settings.runs_dir) / (settings.name or new_name())
+
+
+def check_resume(resume: str | None) -> None:
+    """Whether it is a word, or the path of something: before torch is loaded.
+
+    Raises:
+        ConfigError: saying which words there are.
+    """
+    if resume in (None, *RESUME):
+        return
+    path = Path(str(resume))
+    if not path.exists():
+        words = ", ".join(RESUME)
+        is_word = path.name == resume and not path.suffix
+        mend = near(path.name, RESUME) if is_word else f"give a checkpoint's path, or {words}"
+        raise ConfigError(f"resume: there is no {resume}; {mend}")
+    if not is_checkpoint(path):
+        raise ConfigError(
+            f"resume: {resume} is a folder, not a checkpoint; give name=<run> resume=last, or a "
+            "file in its checkpoints/"
+        )
 
 
 def is_run(folder: Path) -> bool:

@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from gpt2lab.config.conf_dir import groups
 from gpt2lab.config.help import help_text
+from tests.machine import needs_dev_full
 
 QUICK = [
     "model=nano",
@@ -177,3 +179,14 @@ def test_no_secret_reaches_a_file_or_the_terminal(tmp_path):
     files = [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
     assert any(p.name == "multirun.yaml" for p in files)
     assert not [p for p in files if canary.encode() in p.read_bytes()]
+
+
+@needs_dev_full
+def test_an_output_that_is_full_is_named():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gpt2lab.plan", "--cfg", "job"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: output: cannot be written (No space left on device)")

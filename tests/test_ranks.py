@@ -75,6 +75,18 @@ def test_two_ranks_leave_one_run_folder_as_one_does(tmp_path):
             "strategy.reshard_after_forward: 'maybe' is not true or false",
         ),
         (
+            ["devices=2", "strategy=ddp", "+strategy.static_graph=maybe"],
+            "strategy.static_graph: 'maybe' is not true or false",
+        ),
+        (
+            ["devices=2", "strategy=ddp", "+strategy.bucket_cap_mb=abc"],
+            "strategy.bucket_cap_mb: 'abc' is no size in MiB",
+        ),
+        (
+            ["devices=2", "strategy=ddp", "+strategy.bucket_cap=1"],
+            "strategy: there is no argument 'bucket_cap'",
+        ),
+        (
             ["devices=2", "strategy=fsdp", "micro_batch_size=auto", "trainer=gpu"],
             "micro_batch_size: auto tries what does not fit",
         ),

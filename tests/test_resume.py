@@ -17,7 +17,7 @@ from gpt2lab.experiment import fit
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import LOCK, lock
 from gpt2lab.metrics import read_metrics
-from gpt2lab.run_folder import read_json
+from gpt2lab.run_folder import check_resume, read_json
 from tests.test_command_line import QUICK, start
 from tests.test_experiment import SHORT, weights
 
@@ -442,3 +442,23 @@ def test_a_run_that_goes_on_is_not_finished_by_what_it_said_before(run, crashed)
     path = folder / "checkpoints" / "step-000002.ckpt"
     crashed(f"resume={path}")
     assert not (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("resume", "line"),
+    [
+        ("lsat", "resume: there is no lsat; did you mean last?"),
+        ("a/b.ckpt", "resume: there is no a/b.ckpt; give a checkpoint's path, or last, best, auto"),
+        (".", "resume: . is a folder, not a checkpoint; give name=<run> resume=last, or a file in"),
+    ],
+)
+def test_what_is_neither_a_word_nor_a_checkpoint_is_refused_at_once(resume, line):
+    with pytest.raises(ConfigError) as error:
+        check_resume(resume)
+    assert str(error.value).startswith(line)
+
+
+def test_words_and_checkpoints_may_be_resumed(tmp_path):
+    (tmp_path / "step-000005.ckpt").touch()
+    for resume in (None, "last", "best", "auto", str(tmp_path / "step-000005.ckpt")):
+        check_resume(resume)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gpt2lab
 from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.data.module import leave_signals_to_parent
 from gpt2lab.metrics import read_metrics
@@ -30,6 +31,8 @@ QUICK = [
 HALF_A_MINUTE = 30
 LONG_STEP = """
 import torch
+
+import gpt2lab
 from gpt2lab.lightning_module import GPT2LightningModule as M
 step = M.training_step
 def slow(self, batch, index):
@@ -383,3 +386,20 @@ def test_loader_workers_leave_signals_to_their_parent():
     finally:
         for number, handler in zip(ASKED, before, strict=True):
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_a_command_listens_ends_it_without_a_word(tmp_path, number):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def at(event, args):\n"
+        "    if event == 'import' and args[0] == 'gpt2lab.command_line':\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "sys.addaudithook(at)\n"
+    )
+    place = os.pathsep.join([str(tmp_path), str(Path(gpt2lab.__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-m", "gpt2lab.plan"],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": place},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")

@@ -1,5 +1,6 @@
 """Overrides as they are typed, each looked at alone, and what Hydra says of them in our words."""
 
+import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import is_dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from gpt2lab.config.redact import REDACTED, is_secret, redacted
 from gpt2lab.errors import ConfigError
 
 MANY_AT_ONCE = ("logger", "callbacks", "experiment")
+# Hydra's words of a group that is its own, and the options of it, a line each.
+_NO_OPTION = re.compile(r"Could not find '(.+)/(.+)'\s+Available options in .+:\n((?:\t.+\n)+)")
 
 
 def parse_overrides(overrides: Sequence[str], config_name: str = "train") -> list[Override]:
@@ -30,7 +33,10 @@ def parse_overrides(overrides: Sequence[str], config_name: str = "train") -> lis
     parsed, found = [], []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            one = parser.parse_override(text)
+            if not one.key_or_group:
+                raise HydraException
+            parsed.append(one)
         except HydraException:
             found.append(
                 f"{redacted(text)}: cannot be read as key=value; "
@@ -187,6 +193,9 @@ def translated(error: Exception) -> str:
     first, *more = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     if first.endswith(":") and more:  # Hydra names the file, OmegaConf on the next line the mistake
         first = f"{first} {more[0]}"
+    if missing := _NO_OPTION.search(text):
+        group, option, known = missing.group(1, 2, 3)
+        return f"{group}: there is no option {option!r}; choose one of {', '.join(known.split())}"
     if "Environment variable" in text:
         name = text.split("'")[1]
         return f"{key}: environment variable {name} is not set; set it, or give {key} a value"

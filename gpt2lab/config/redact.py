@@ -17,8 +17,9 @@ _SECRET_NAME = re.compile(
     r"(api_?key|secret|password|passwd|passphrase|credentials?|auth|(^|_)(token|key))$", re.I
 )
 _ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,{}\s]+)")
-# A name before = or :, as in key=value, {key: value} and {"key": "value"}.
-_NAMED = re.compile(r"""([\w.]+)["']?\s*[=:]\s*""")
+# A name before = or :, as in key=value, {key: value} and {"key": "value"}. Looked for from where a
+# word begins alone: from each of its letters, a long prompt would take minutes.
+_NAMED = re.compile(r"""(?<![\w.])([\w.]+)["']?\s*[=:]\s*""")
 
 _seen: set[str] = set()
 

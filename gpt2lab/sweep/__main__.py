@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gpt2lab.command_line import arguments, print_settings, show_errors
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.sweep.process import Process, Start
-from gpt2lab.sweep.study import Study, check, load, questions
+from gpt2lab.sweep.study import Study, check, check_place, load, of_folder, questions
 
 if TYPE_CHECKING:
     from gpt2lab.sweep.trials import Point
@@ -54,6 +54,7 @@ def main() -> int:
         print_settings({"study": study.public(), **study.printable})
         return 0
     check_devices(study.settings)
+    check_place(study)
     with starting(study) as start:  # trials' imports, while this process checks and has its own
         check(study, see_to)
         return _run(study, start)
@@ -74,10 +75,9 @@ def _run(study: Study, start: Callable[[Start], Process]) -> int:
 
 
 def _report(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
-    from gpt2lab.sweep.report import of_folder
+    study = of_folder(word, overrides, config_dirs)
     from gpt2lab.sweep.run import folder_points
 
-    study = of_folder(word, overrides, config_dirs)
     return _tell(study, folder_points(study.folder, study.config.storage))
 
 

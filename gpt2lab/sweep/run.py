@@ -7,9 +7,8 @@ from pathlib import Path
 import optuna
 import yaml
 
-from gpt2lab.durable import check_writable, write_whole
+from gpt2lab.durable import write_whole
 from gpt2lab.errors import ConfigError, RunError
-from gpt2lab.run_folder import is_run
 from gpt2lab.sweep.claims import Claims
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.process import Process, Start, spawn
@@ -17,14 +16,13 @@ from gpt2lab.sweep.results import failures
 from gpt2lab.sweep.sampling import check_installed, pruner
 from gpt2lab.sweep.scheduler import Scheduler
 from gpt2lab.sweep.storage import (
-    DATABASE,
     check_same,
     failing_as,
     open_storage,
     open_study,
     place,
 )
-from gpt2lab.sweep.study import FILE, Study
+from gpt2lab.sweep.study import DATABASE, FILE, Study, check_place
 from gpt2lab.sweep.trials import Point, State, Trial, points_of, stem_of
 
 TRAIN = "gpt2lab.train"
@@ -64,9 +62,7 @@ def begun(study: Study) -> tuple[optuna.Study, Claims]:
     Raises:
         ConfigError: if they cannot be, or are another study's; a folder that is new is gone again.
     """
-    check_writable(study.folder, "runs_dir")
-    if is_run(study.folder):
-        raise ConfigError(f"name: {study.folder} is a run, not a study; choose another name")
+    check_place(study)
     with _folder(study.folder), failing_as(ConfigError, place(study.config.storage, study.folder)):
         storage = open_storage(study.config.storage, study.folder)
         kept = open_study(storage, study.name, directions(study.config))

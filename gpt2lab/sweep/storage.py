@@ -20,8 +20,8 @@ from gpt2lab.config.changes import shown
 from gpt2lab.config.redact import learn
 from gpt2lab.config.settings import Direction
 from gpt2lab.errors import ConfigError
+from gpt2lab.sweep.study import DATABASE
 
-DATABASE = "study.db"
 DEFINITION = "definition"
 """The user attribute of an Optuna study that says what its points mean."""
 WAITING_S = 60.0

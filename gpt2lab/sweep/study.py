@@ -3,6 +3,7 @@
 Loads without Optuna and without torch.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +28,18 @@ from gpt2lab.config.check.study import (
 )
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.parse import near
-from gpt2lab.config.redact import redacted_arguments
+from gpt2lab.config.redact import REDACTED, redacted_arguments
 from gpt2lab.config.settings import StudyConfig, SweepConfig
+from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError, Gpt2labError
+from gpt2lab.run_folder import is_run
 from gpt2lab.sweep.slots import Slot, slots
 
 FOLDER = "sweeps"
 FILE = "study.yaml"
 """What a study's folder says of it."""
+DATABASE = "study.db"
+"""In the same folder, unless another database is named."""
 MAY_CHANGE = ("trials", "jobs", "on_fail", "retries", "storage", "question")
 """What may differ from one start of a study to the next."""
 
@@ -193,6 +198,40 @@ def load(
         json=sweep.json,
         printable=composed.printable,
     )
+
+
+def of_folder(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> Study:
+    """A study that has been begun, by its folder.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not word:
+        raise ConfigError("sweep report: no study is named; give its folder, such as runs/sort_lr")
+    folder = Path(word)
+    if not (folder / FILE).is_file():
+        raise ConfigError(f"{folder}: is not the folder of a study; give one, such as runs/sort_lr")
+    base = [one for one in read(folder / FILE).get("base", []) if REDACTED not in one]
+    where = [f"name={folder.resolve().name}", f"runs_dir={folder.parent}"]
+    told = [f"study.base={json.dumps(base)}", *overrides, *where]
+    study = load(str(folder / FILE), told, config_dirs)
+    if study.config.storage is None and not (folder / DATABASE).is_file():
+        raise ConfigError(f"{folder / DATABASE}: is not there; give study.storage=<its database>")
+    return study
+
+
+def check_place(study: Study) -> None:
+    """
+    Raises:
+        ConfigError: if the study's folder cannot be, or is anything else's.
+    """
+    folder = study.folder
+    check_writable(folder, "runs_dir")
+    if is_run(folder):
+        raise ConfigError(f"name: {folder} is a run, not a study; choose another name")
+    held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+    if held and FILE not in held and not any(name.startswith(DATABASE) for name in held):
+        raise ConfigError(f"name: {folder} is there already, and no study; choose another name")
 
 
 def check(study: Study, before: Callable[[TrainConfig], None] = lambda settings: None) -> None:

@@ -131,6 +131,8 @@ def test_a_pair_of_model_and_data_brings_what_suits_it():
         (["resume=last"], ["resume: last needs a run to go on with; add name="]),
         (["name=${no.such.key}"], ["name: Interpolation key 'no.such.key' not found"]),
         (["~data"], ["data: cannot be left out; choose one of"]),
+        (["=5"], ["=5: cannot be read as key=value"]),
+        (["hydra/launcher=foo"], ["hydra/launcher: there is no option 'foo'; choose one of basic"]),
         (["trainer.max_steps=5"], ["trainer.max_steps: is not set there; use max_steps"]),
         (["+trainer.devices=2"], ["trainer.devices: is not set there; use devices"]),
         (["+trainer.barebones=1"], ["trainer.barebones: is not set there; leave it out, gpt2lab"]),

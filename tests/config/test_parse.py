@@ -60,8 +60,8 @@ DATES = {"kind": "pairs", "source": "dates"}
             "model.dropout: 1.0 is out of range; choose 0 <= model.dropout < 1",
         ),
         ({"optim__lr": 0}, "optim.lr: 0.0 is out of range; choose 0 < optim.lr"),
-        ({"optim__lr": float("nan")}, "optim.lr: nan is out of range; choose 0 < optim.lr"),
-        ({"optim__lr": float("inf")}, "optim.lr: inf is out of range; choose 0 < optim.lr"),
+        ({"optim__lr": float("nan")}, "optim.lr: nan is not finite; choose 0 < optim.lr"),
+        ({"optim__lr": float("inf")}, "optim.lr: inf is not finite; choose 0 < optim.lr"),
         ({"optim__base_width": 0}, "optim.base_width: 0 is out of range; choose 1 <= optim.base"),
         ({"optim__beta2": 1}, "optim.beta2: 1.0 is out of range; choose 0 <= optim.beta2 < 1"),
         (

@@ -130,3 +130,8 @@ def test_a_message_quotes_no_secret(capsys, monkeypatch):
         assert "<redacted>" in told
         assert "another-secret" not in told
         assert CANARY not in told
+
+
+def test_a_long_word_takes_no_time():
+    assert redacted_arguments(["prompt=" + "a" * 10**6])[0].endswith("aaa")
+    assert redacted_arguments(["api_key=" + "a" * 10**6]) == ["api_key=<redacted>"]

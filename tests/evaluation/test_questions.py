@@ -223,6 +223,7 @@ def test_a_disagreement_is_told(monkeypatch):
         ("lambada", {"txt": "a b"}, r"a\.jsonl:2: has no field text \(its fields: txt\)"),
         ("lambada", {"text": 3}, r"a\.jsonl:2: text is int, not text"),
         ("lambada", {"text": "a b "}, r"a\.jsonl:2: ends with a blank"),
+        ("lambada", {"text": ""}, r"a\.jsonl:2: is empty"),
         ("lambada", {"text": "a \ud800"}, r"a\.jsonl:2: text holds U\+D800, half of a surrogate"),
         ("lambada", [1], r"a\.jsonl:2: is no JSON object"),
         ("hellaswag", {**SWAG, "label": ""}, r"a\.jsonl:2: label '' is none of its endings"),

@@ -18,7 +18,7 @@ from gpt2lab.sweep import answers, experiment, report, results
 from gpt2lab.sweep.axes import Height, Scale
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.space import merged, overrides
-from gpt2lab.sweep.study import load, studies
+from gpt2lab.sweep.study import load, of_folder, studies
 from gpt2lab.sweep.trials import State
 from tests.sweep.constructed import other, point
 from tests.sweep.studies import ROOT, stub_study
@@ -269,14 +269,14 @@ def test_a_study_that_gets_worse_news_loses_its_best(two):
 
 def test_a_report_is_asked_for_by_the_folder(tmp_path):
     with pytest.raises(ConfigError, match="sweep report: no study is named"):
-        report.of_folder("", [], [])
+        of_folder("", [], [])
     with pytest.raises(ConfigError, match="is not the folder of a study"):
-        report.of_folder(str(tmp_path), [], [])
+        of_folder(str(tmp_path), [], [])
     stored = {"question": "?", "base": ["model=nano"], "space": RATE, "goal": "val/loss"}
     stored["base"] += ["+logger.wandb.api_key=<redacted>"]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**stored, "trials": 2}))
     with pytest.raises(ConfigError, match=r"study.db: is not there; give study.storage="):
-        report.of_folder(str(tmp_path), [], [])
+        of_folder(str(tmp_path), [], [])
     assert not (tmp_path / "study.db").exists()
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.sweep import run as running
+from gpt2lab.sweep import study as asked
 from gpt2lab.sweep.run import folder_points, run
 from gpt2lab.sweep.storage import check_same, open_storage
 from gpt2lab.sweep.trials import State
@@ -67,6 +68,13 @@ def test_the_folder_of_a_run_is_no_study(tmp_path):
     assert "is a run, not a study" in refused(stub_study(tmp_path / "s"))
 
 
+def test_a_folder_of_something_else_is_no_study(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "notes.txt").write_text("mine")
+    assert "is there already, and no study" in refused(stub_study(tmp_path / "s"))
+    assert [one.name for one in (tmp_path / "s").iterdir()] == ["notes.txt"]
+
+
 def test_nothing_is_left_of_a_study_that_cannot_begin(tmp_path, monkeypatch):
     def full(address, folder):
         (folder / "study.db").write_bytes(b"SQLite")
@@ -78,7 +86,7 @@ def test_nothing_is_left_of_a_study_that_cannot_begin(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "check_writable", lambda folder, key: None)
+    monkeypatch.setattr(asked, "check_writable", lambda folder, key: None)
     (tmp_path / "file").write_text("")
     problem = refused(stub_study(tmp_path / "file" / "s"))
     assert problem.startswith("runs_dir: ")

@@ -108,7 +108,7 @@ def test_the_space_can_be_changed_and_added_to(file):
         ),
         ({"space": {"optim.lr": {"range": [1, 2], "setp": 1}}}, "study.space.optim.lr: setp is no"),
         ({"space": {"optim.lr": {"range": [1, 2], "step": 3}}}, "study.space.optim.lr: step is 3"),
-        ({"space": {"optim.lr": {"choice": []}}}, "study.space.optim.lr: choice is not a list"),
+        ({"space": {"optim.lr": {"choice": []}}}, "study.space.optim.lr: choice is empty"),
         ({"space": {"optim.lr": {"choice": [1, 1]}}}, "study.space.optim.lr: a choice is there"),
         (
             {"space": {"optim.lr": {"range": [1, 2]}}, "sampler": "cmaes", "trials": None},

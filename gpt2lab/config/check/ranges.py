@@ -1,5 +1,6 @@
 """Bounds of numbers."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,4 +17,5 @@ def range_problems(config: Any, path: str = "") -> Iterator[str]:
             and not (value is None or isinstance(value, str))
             and not bounds.holds(value)
         ):
-            yield f"{key}: {value} is out of range; choose {str(bounds).replace('value', key)}"
+            what = "out of range" if math.isfinite(value) else "not finite"
+            yield f"{key}: {value} is {what}; choose {str(bounds).replace('value', key)}"

@@ -140,7 +140,8 @@ def _choice(name: str, told: Any) -> Parameter:
     else:
         named = None
     if not isinstance(told, list) or not told:
-        raise ValueError("choice is not a list; give values, as in [24, 48]")
+        what = "not a list" if told else "empty"
+        raise ValueError(f"choice is {what}; give values, as in [24, 48]")
     if any(isinstance(value, list | dict) for value in told):
         raise ValueError("a choice is one value; give a name to several overrides")
     if len({repr(value) for value in told}) < len(told):

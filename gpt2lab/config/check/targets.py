@@ -1,5 +1,6 @@
 """Lightning's own arguments: classes that may be named, and settings that are ours."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,13 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
 }
 
 
+STRATEGY_SWITCHES = {
+    *("reshard_after_forward", "find_unused_parameters", "static_graph"),
+    *("gradient_as_bucket_view", "broadcast_buffers"),
+}
+"""Arguments that torch would take for true, whatever they are."""
+
+
 def owned_argument(argument: str) -> str:
     ours = OWNED_TRAINER_ARGUMENTS[argument]
     mend = f"use {ours}" if ours else "leave it out, gpt2lab sets it"
@@ -89,9 +97,13 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     ranks = config.world_size
     if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
         yield (f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp")
-    again = config.strategy.get("reshard_after_forward", True)
-    if not isinstance(again, bool):
-        yield f"strategy.reshard_after_forward: {again!r} is not true or false; give one of them"
+    for name in STRATEGY_SWITCHES & config.strategy.keys():
+        value = config.strategy[name]
+        if not isinstance(value, bool):
+            yield f"strategy.{name}: {value!r} is not true or false; give one of them"
+    bucket = config.strategy.get("bucket_cap_mb", 1)
+    if type(bucket) not in (int, float) or not 0 < bucket < math.inf:
+        yield f"strategy.bucket_cap_mb: {bucket!r} is no size in MiB; give a number above 0"
     if config.is_shared_out and config.micro_batch_size == "auto":
         yield (
             "micro_batch_size: auto tries what does not fit, on which ranks of strategy=fsdp would "

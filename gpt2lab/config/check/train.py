@@ -17,6 +17,8 @@ from gpt2lab.config.settings import (
 
 # Bytes: file systems take 255, and a multirun adds the number of the job.
 LONGEST_NAME = 200
+RESUME = ("last", "best", "auto")
+"""What `resume` may be, if no path."""
 
 
 def model_problems(config: GPT2Config) -> Iterator[str]:
@@ -130,7 +132,7 @@ def run_problems(config: TrainConfig) -> Iterator[str]:
     for key in ("runs_dir", "data_dir", "resume", "init_from"):
         if getattr(config, key) == "":
             yield f"{key}: is empty; give a value, or leave {key} out"
-    if config.resume in ("last", "best", "auto") and config.name is None:
+    if config.resume in RESUME and config.name is None:
         yield f"resume: {config.resume} needs a run to go on with; add name=<folder in runs_dir>"
     if config.init_extend and config.init_from is None:
         yield "init_extend: true adds to the weights of init_from, which is null; leave it out"

@@ -44,6 +44,8 @@ class Lambada(BaseTask):
         if not self.passages:
             raise DataError(f'data: {self.config.data} is empty; write one {{"text": ...}} a line')
         for place, text in self.passages:
+            if not text:
+                raise DataError(f"{place}: is empty; give a passage, or leave it out")
             if not text.rpartition(" ")[2]:
                 raise DataError(f"{place}: ends with a blank, not with a word; remove it")
 
