@@ -28,8 +28,9 @@ _HOME = {
 __all__ = ["GPT2", "GPT2Config", "__version__", "fit", "generate", "load"]
 
 
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # A command line of ours begins: Ctrl-C ends it without a word until it listens itself.
+_begins = sys.argv[:1] == ["-m"] and any(word.startswith("gpt2lab.") for word in sys.orig_argv)
+if _begins and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # A command line of ours: Ctrl-C ends it without a word until it listens itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -75,6 +75,7 @@ def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
     if isinstance(error, RunError):
         return [str(error)], code
     if isinstance(error, OSError) and error.filename is None and is_full(error):
-        return [f"output: cannot be written ({error.strerror}); make room for it"], code
+        what = f"output, or a temporary file, cannot be written ({error.strerror}); make room"
+        return [f"{where}{what}, or add debug=true to see where"], code
     what = " ".join(str(error).split()) or "stopped"
     return [f"{where}{type(error).__name__}: {what}; add debug=true to see where"], code

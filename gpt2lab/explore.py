@@ -46,21 +46,20 @@ def main() -> int:
     with importing():
         gradio = import_gradio()
         from gpt2lab.explorer.session import Explorer, Side
-
-        sides = [
-            Side(
-                name,
-                # fp32: what is shown is what the weights say, to the digits shown.
-                load(
-                    path,
-                    precision=Precision.fp32,
-                    device=settings.device,
-                    allow_nonfinite=settings.allow_nonfinite,
-                ),
-            )
-            for name, path in zip(names_of(checkpoints), checkpoints, strict=True)
-        ]
-        gradio.join()
+    sides = [
+        Side(
+            name,
+            # fp32: what is shown is what the weights say, to the digits shown.
+            load(
+                path,
+                precision=Precision.fp32,
+                device=settings.device,
+                allow_nonfinite=settings.allow_nonfinite,
+            ),
+        )
+        for name, path in zip(names_of(checkpoints), checkpoints, strict=True)
+    ]
+    gradio.join()
     if not settings.debug:
         tell_faults_in_one_line()
 

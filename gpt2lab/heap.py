@@ -1,6 +1,4 @@
-"""What the process does with memory, where its time goes into it.
-
-Memory that a step frees stays with the process, for the next step to use again.
+"""Memory that a step frees stays with the process, for the next step to use again.
 
 Every step on a CPU makes and frees the same large tensors. The C library gives each back to the
 system at once, and Linux clears every page anew when it is touched again: a tenth of a step of
@@ -41,14 +39,15 @@ def freed_memory_is_kept() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around the import of large libraries: a sixth of the time that it takes would go into looking
-    for garbage, of which there is none. What is there then, no later search looks at."""
+    """No garbage is collected meanwhile: of the time that large libraries take to load, a sixth
+    would go into looking for it."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def give_back() -> None:

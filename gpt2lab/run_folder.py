@@ -57,15 +57,15 @@ def check_resume(resume: str | None) -> None:
     if resume in (None, *RESUME):
         return
     path = Path(str(resume))
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  Path's own raises for a name that is too long
         words = ", ".join(RESUME)
         is_word = path.name == resume and not path.suffix
         mend = near(path.name, RESUME) if is_word else f"give a checkpoint's path, or {words}"
         raise ConfigError(f"resume: there is no {resume}; {mend}")
     if not is_checkpoint(path):
         raise ConfigError(
-            f"resume: {resume} is a folder, not a checkpoint; give name=<run> resume=last, or a "
-            "file in its checkpoints/"
+            f"resume: {resume} is a folder, not a checkpoint; give name=<run> resume=last, or "
+            "what is in its checkpoints/"
         )
 
 

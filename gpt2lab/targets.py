@@ -84,10 +84,10 @@ def check_ddp_arguments(node: dict[str, Any]) -> None:
     if not node or resolve_target("strategy", node["_target_"], Strategy) is not DDPStrategy:
         return
     known = {*signature(DDPStrategy).parameters, *signature(DistributedDataParallel).parameters}
-    for name in node.keys() - (known - {"kwargs"}) - {"_target_"}:
-        raise ConfigError(
-            f"strategy: there is no argument {name!r}; see the arguments of {node['_target_']}"
-        )
+    known -= {"kwargs", "module", "device_ids", "output_device"}  # Lightning's to give
+    if unknown := sorted(node.keys() - known - {"_target_"}):
+        see = f"see the arguments of {node['_target_']}"
+        raise ConfigError(*(f"strategy: there is no argument {one!r}; {see}" for one in unknown))
 
 
 def build_callbacks(settings: TrainConfig, folder: Path, rank: int = 0) -> list[Callback]:

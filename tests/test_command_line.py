@@ -189,4 +189,4 @@ def test_an_output_that_is_full_is_named():
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("error: output: cannot be written (No space left on device)")
+    assert done.stderr.startswith("error: output, or a temporary file, cannot be written (No space")

@@ -449,7 +449,7 @@ def test_a_run_that_goes_on_is_not_finished_by_what_it_said_before(run, crashed)
     [
         ("lsat", "resume: there is no lsat; did you mean last?"),
         ("a/b.ckpt", "resume: there is no a/b.ckpt; give a checkpoint's path, or last, best, auto"),
-        (".", "resume: . is a folder, not a checkpoint; give name=<run> resume=last, or a file in"),
+        (".", "resume: . is a folder, not a checkpoint; give name=<run> resume=last, or what"),
     ],
 )
 def test_what_is_neither_a_word_nor_a_checkpoint_is_refused_at_once(resume, line):

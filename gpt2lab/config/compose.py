@@ -93,7 +93,7 @@ def compose(
     search_path = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
     extra = [f"hydra.searchpath={search_path}"] if search_path else []
 
-    @cache  # where all overrides are choices, they are composed once
+    @cache  # the choices alone are composed to judge the rest by; where there is no rest, once
     def attempt(*chosen: str) -> DictConfig:
         return _hydra_compose(config_name, [*chosen, *extra])
 

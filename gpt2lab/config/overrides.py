@@ -34,10 +34,11 @@ def parse_overrides(overrides: Sequence[str], config_name: str = "train") -> lis
     for text in overrides:
         try:
             one = parser.parse_override(text)
-            if not one.key_or_group:
-                raise HydraException
-            parsed.append(one)
         except HydraException:
+            one = None
+        if one is not None and one.key_or_group:
+            parsed.append(one)
+        else:
             found.append(
                 f"{redacted(text)}: cannot be read as key=value; "
                 f"quote values with spaces or signs, as in {COMMAND_LINES[config_name].quoted}"
@@ -56,7 +57,7 @@ def sifted(
     config_name: str,
     parsed: list[Override],
     options: dict[str, list[str]],
-    attempt: Callable[..., DictConfig],
+    attempt: Callable[[*tuple[str, ...]], DictConfig],
 ) -> tuple[list[str], list[str]]:
     """The overrides that can be, and a line for each that cannot.
 

@@ -61,7 +61,8 @@ def main() -> int:
 
 
 def _run(study: Study, start: Callable[[Start], Process]) -> int:
-    from gpt2lab.sweep import report  # noqa: F401  takes seconds, here of a core that is idle
+    # The page's libraries take seconds to load, in which trials' imports run beside them.
+    from gpt2lab.sweep import report  # noqa: F401
     from gpt2lab.sweep.results import line
     from gpt2lab.sweep.run import folder_points, run
 
@@ -75,7 +76,7 @@ def _run(study: Study, start: Callable[[Start], Process]) -> int:
 
 
 def _report(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
-    study = of_folder(word, overrides, config_dirs)
+    study = of_folder(word, overrides, config_dirs)  # before Optuna is loaded
     from gpt2lab.sweep.run import folder_points
 
     return _tell(study, folder_points(study.folder, study.config.storage))

@@ -28,7 +28,7 @@ from gpt2lab.sweep.process import UNKNOWN, Process, Start
 from gpt2lab.sweep.sampling import next_point, sampler
 from gpt2lab.sweep.slots import Slot
 from gpt2lab.sweep.study import Study
-from gpt2lab.sweep.trials import PLACE, SEED, State, Trial, name_of, trials_of
+from gpt2lab.sweep.trials import SEED, State, Trial, name_of, trials_of
 from gpt2lab.sweep.watch import Watch
 
 POLL_S = 0.05
@@ -229,8 +229,7 @@ class Scheduler:
             [f"runs_dir={space.quoted(str(self.study.folder))}"],
         )
         told += [f"--config-dir={path}" for path in self.study.config_dirs]
-        place = str(self.study.folder.absolute())
-        held.tell(seed, state=State.running.value, **{PLACE: place})
+        held.tell(seed, state=State.running.value, runs_dir=str(self.study.folder.absolute()))
         slot = self.free.pop(0)
         output = self.study.folder / OUTPUT / f"{folder.name}.txt"
         process = self.start(Start(self.module, told, slot.environment, output))

@@ -217,11 +217,13 @@ def of_folder(word: str, overrides: Sequence[str], config_dirs: Sequence[str]) -
     study = load(str(folder / FILE), told, config_dirs)
     if study.config.storage is None and not (folder / DATABASE).is_file():
         raise ConfigError(f"{folder / DATABASE}: is not there; give study.storage=<its database>")
+    check(study)
     return study
 
 
 def check_place(study: Study) -> None:
-    """
+    """Whether the study can begin, or go on, in its folder.
+
     Raises:
         ConfigError: if the study's folder cannot be, or is anything else's.
     """
@@ -229,7 +231,9 @@ def check_place(study: Study) -> None:
     check_writable(folder, "runs_dir")
     if is_run(folder):
         raise ConfigError(f"name: {folder} is a run, not a study; choose another name")
-    held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+    found = folder.iterdir() if folder.is_dir() else ()
+    # What begins with a dot is of a process that begins with this study, or was killed then.
+    held = {one.name for one in found if not one.name.startswith(".")}
     if held and FILE not in held and not any(name.startswith(DATABASE) for name in held):
         raise ConfigError(f"name: {folder} is there already, and no study; choose another name")
 

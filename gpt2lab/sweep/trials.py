@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 SEED = "seed-"
 """Before the seed, the user attribute of an Optuna trial that holds what its training came to."""
 PLACE = "runs_dir"
-"""Of that attribute, the folder of the run folder, on the machine that ran it."""
+"""In that attribute, the folder that holds the run's folder, on the machine that ran it."""
 
 
 class State(Enum):
@@ -96,7 +96,7 @@ def points_of(study: Study, folder: Path) -> list[Point]:
     """Every point that has been begun, by number.
 
     Args:
-        folder: where the runs are that are no longer where they were made.
+        folder: where to look for a run that is not where it was made.
     """
     found = study.get_trials(deepcopy=False, states=tuple(STATES))
     return [point_of(trial, folder) for trial in found]
@@ -121,7 +121,7 @@ def trials_of(trial: FrozenTrial, folder: Path) -> tuple[Trial, ...]:
             continue
         seed = int(key.removeprefix(SEED))
         name = name_of(trial.number, seed)
-        made_at = Path(told.get(PLACE, folder)) / name
+        made_at, here = Path(told.get(PLACE, folder)) / name, folder / name
         found.append(
             Trial(
                 number=trial.number,
@@ -132,7 +132,7 @@ def trials_of(trial: FrozenTrial, folder: Path) -> tuple[Trial, ...]:
                 reason=told.get("reason"),
                 seconds=told.get("seconds", 0.0),
                 steps=told.get("steps"),
-                folder=made_at if made_at.is_dir() else folder / name,
+                folder=here if here.is_dir() and not made_at.is_dir() else made_at,
             )
         )
     return tuple(sorted(found, key=lambda one: one.seed))

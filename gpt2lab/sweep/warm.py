@@ -5,6 +5,7 @@ here, so that a trial finds what a process of its own would find, without the se
 on CPUs alone: elsewhere libraries do not survive a fork.
 """
 
+import gc
 import json
 import os
 import select
@@ -48,7 +49,7 @@ def starting(study: "Study") -> Iterator[Callable[[Start], Process]]:
 
 
 class Warm:
-    """The other end of that process; started with the first trial.
+    """The other end of that process, which is started at once, to import meanwhile.
 
     Args:
         environment: variables besides ours that are read while importing, such as OMP_NUM_THREADS.
@@ -144,8 +145,10 @@ def main() -> None:
     # SLURM and systemd signal every process; the study passes on what is meant for its trials.
     signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     link = socket.socket(fileno=int(sys.argv[1]))
-    with importing():  # else the first collection of each trial would copy all of it
+    with importing():
         import_module(sys.argv[2])
+    gc.collect()
+    gc.freeze()  # else the first collection of each trial would copy all of it
     children: set[int] = set()
     while True:
         _tell_ends(link, children)

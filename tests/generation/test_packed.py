@@ -174,6 +174,12 @@ def test_an_operator_is_taken_if_it_is_there_right_and_no_detour(monkeypatch, ki
     assert module.works(kind) is expected
 
 
+def test_a_layer_takes_as_long_as_at_its_best(monkeypatch):
+    clock = iter([0, 9, 10, 12, 20, 21, 30, 33, 40, 48])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    assert module._seconds(torch.nn.Identity(), IDS) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "tiles", "kind"),
     [

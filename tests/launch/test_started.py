@@ -63,7 +63,7 @@ def test_a_study_that_a_rank_would_run_is_no_part_of_its_training(monkeypatch, v
     try:
         forget_ranks()
         assert started() is None
-        assert os.environ.get("SLURM_JOB_ID") == variables.get("SLURM_JOB_ID")  # it may be requeued
+        assert os.environ.get("SLURM_JOB_ID") == before.get("SLURM_JOB_ID")  # it may be requeued
     finally:
         os.environ.update(before)
 

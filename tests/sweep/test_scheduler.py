@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -130,6 +131,19 @@ def test_trials_of_one_point_may_be_on_two_machines(tmp_path, befalls):
     ]
 
 
+def test_a_run_on_a_disk_that_is_not_here_is_told_of_by_its_place_there(tmp_path):
+    run(stub_study(tmp_path / "s", trials=1), module=STUB)
+    shutil.rmtree(tmp_path / "s" / "trial-0000-seed-0")
+    with sqlite3.connect(tmp_path / "s" / "study.db") as connection:
+        connection.execute(
+            "UPDATE trial_user_attributes SET value_json = replace(value_json, ?, '/elsewhere')",
+            [str(tmp_path)],
+        )
+    connection.close()
+    (point,) = folder_points(tmp_path / "s")
+    assert point.trials[0].folder == Path("/elsewhere/s/trial-0000-seed-0")
+
+
 def test_the_runs_of_a_study_that_was_moved_are_found(tmp_path):
     run(stub_study(tmp_path / "s", trials=1), module=STUB)
     (tmp_path / "elsewhere").mkdir()
@@ -213,19 +227,19 @@ def test_on_fail_retry_runs_a_trial_again_from_where_it_was(tmp_path, befalls):
 
 def test_a_trial_of_which_nobody_knows_how_it_ended_is_run_again(tmp_path, befalls):
     befalls({"trial-0000-seed-0": {"raise": "no", "times": 1}})
-    begun = []
+    started = []
 
-    def start(what):
+    def forgetful(what):
         process = spawn(what)
-        if not begun:
+        if not started:
             poll = process.poll
             process.poll = lambda: None if poll() is None else UNKNOWN
-        begun.append(what)
+        started.append(what)
         return process
 
-    (point,) = run(stub_study(tmp_path / "s", trials=1), module=STUB, start=start)
+    (point,) = run(stub_study(tmp_path / "s", trials=1), module=STUB, start=forgetful)
     assert point.state is State.complete
-    assert len(begun) == 2
+    assert len(started) == 2
     assert is_whole(tmp_path / "s")
 
 
@@ -244,7 +258,7 @@ def test_a_trial_that_does_worse_is_pruned_and_keeps_its_folder(tmp_path, befall
 
 
 def test_by_halving_only_the_best_at_each_rung_go_on(tmp_path, befalls):
-    befalls({"*": {"step_seconds": 0.05}})
+    befalls({"trial-0001-seed-0": {"step_seconds": 1}})  # time enough to be pruned in
     grid = {"lr": {"choice": [0.1, 5.0, 0.05]}}
     settings = {"space": grid, "sampler": Sampler.grid, "trials": None, "jobs": 1}
     points = run(

@@ -17,5 +17,5 @@ def range_problems(config: Any, path: str = "") -> Iterator[str]:
             and not (value is None or isinstance(value, str))
             and not bounds.holds(value)
         ):
-            what = "out of range" if math.isfinite(value) else "not finite"
+            what = "out of range" if abs(value) < math.inf else "not finite"
             yield f"{key}: {value} is {what}; choose {str(bounds).replace('value', key)}"

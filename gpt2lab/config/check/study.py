@@ -140,7 +140,7 @@ def _choice(name: str, told: Any) -> Parameter:
     else:
         named = None
     if not isinstance(told, list) or not told:
-        what = "not a list" if told else "empty"
+        what = "empty" if told in ([], {}) else "not a list"
         raise ValueError(f"choice is {what}; give values, as in [24, 48]")
     if any(isinstance(value, list | dict) for value in told):
         raise ValueError("a choice is one value; give a name to several overrides")

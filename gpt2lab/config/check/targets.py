@@ -48,11 +48,12 @@ OWNED_TRAINER_ARGUMENTS: dict[str, str | None] = {
 }
 
 
-STRATEGY_SWITCHES = {
-    *("reshard_after_forward", "find_unused_parameters", "static_graph"),
-    *("gradient_as_bucket_view", "broadcast_buffers"),
-}
-"""Arguments that torch would take for true, whatever they are."""
+STRATEGY_SWITCHES = (
+    *("reshard_after_forward", "find_unused_parameters", "static_graph", "init_sync"),
+    *("gradient_as_bucket_view", "broadcast_buffers", "forward_sync_buffers"),
+    *("check_reduction", "skip_all_reduce_unused_params", "batched_grad_copy"),
+)
+"""Of strategies' arguments, those of which torch would take any text for true."""
 
 
 def owned_argument(argument: str) -> str:
@@ -97,12 +98,14 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     ranks = config.world_size
     if ranks > 1 and "Single" in str(config.strategy.get("_target_")):
         yield (f"strategy: single is for one device, not devices={ranks}; use strategy=ddp or fsdp")
-    for name in STRATEGY_SWITCHES & config.strategy.keys():
-        value = config.strategy[name]
-        if not isinstance(value, bool):
+    for name in STRATEGY_SWITCHES:
+        value = config.strategy.get(name, True)
+        is_open = value is None and name != "reshard_after_forward"  # torch's own default, for DDP
+        if not isinstance(value, bool) and not is_open:
             yield f"strategy.{name}: {value!r} is not true or false; give one of them"
-    bucket = config.strategy.get("bucket_cap_mb", 1)
-    if type(bucket) not in (int, float) or not 0 < bucket < math.inf:
+    bucket = config.strategy.get("bucket_cap_mb")
+    is_number = isinstance(bucket, int | float) and not isinstance(bucket, bool)
+    if bucket is not None and not (is_number and 0 < bucket < math.inf):
         yield f"strategy.bucket_cap_mb: {bucket!r} is no size in MiB; give a number above 0"
     if config.is_shared_out and config.micro_batch_size == "auto":
         yield (

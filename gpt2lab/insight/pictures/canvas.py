@@ -32,11 +32,11 @@ def canvas(width: float, height: float) -> "Figure":
 
 def as_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
-    canvas: Any = figure.canvas
+    agg: Any = figure.canvas
     with warnings.catch_warnings():
         # The font has no Chinese, say: a box stands in the picture, the sign itself in the page.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        canvas.print_png(png)  # figure.savefig goes through the whole drawing twice
+        agg.print_png(png)  # figure.savefig goes through the whole drawing twice
     return png.getvalue()
 
 
