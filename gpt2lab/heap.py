@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
+from gpt2lab.signals import leaving_at_once
+
 # man mallopt: the names, and what they are without us but for the sizes, which adapt themselves.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 USUAL_MMAP_MAX = 65536
@@ -39,12 +41,13 @@ def freed_memory_is_kept() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """No garbage is collected meanwhile: of the time that large libraries take to load, a sixth
-    would go into looking for it."""
+    """For large libraries. No garbage is collected meanwhile: a sixth of the time that they take to
+    load would go into looking for it. A signal is heeded as in `leaving_at_once`."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with leaving_at_once():
+            yield
     finally:
         if was_enabled:
             gc.enable()

@@ -58,6 +58,30 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """While large libraries are imported, a signal ends the program where it stands, in its line:
+    they call Python from C++, which no exception passes. Nothing may be open that wants closing."""
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in ASKED if is_main and signal.getsignal(number) is _raise]
+    for number in ours:
+        signal.signal(number, _say_and_leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, _raise)
+
+
+def _say_and_leave(number: int, frame: FrameType | None) -> NoReturn:
+    from gpt2lab.exit import last_lines
+
+    (line,), code = last_lines(Signalled(number))
+    with suppress(OSError):
+        os.write(2, f"error: {line}\n".encode())
+    _end_processes(code)
+
+
 _raised: Signalled | None = None
 
 

@@ -16,7 +16,7 @@ import gpt2lab
 from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.data.module import leave_signals_to_parent
 from gpt2lab.metrics import read_metrics
-from gpt2lab.signals import ASKED, CTRL_C, GRACE_S, Listener
+from gpt2lab.signals import ASKED, CTRL_C, GRACE_S, Listener, leaving_at_once, raise_signals
 
 QUICK = [
     "model=nano",
@@ -401,3 +401,38 @@ def test_ctrl_c_before_a_command_listens_ends_it_without_a_word(tmp_path):
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": place},
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("number", ASKED)
+def test_a_signal_while_libraries_are_imported_ends_all_at_once_in_a_line(number):
+    """An exception could not pass what they have in C++."""
+    program = (
+        "import os\n"
+        "from gpt2lab.exit import exit_code\n"
+        "from gpt2lab.heap import importing\n"
+        "from gpt2lab.signals import raise_signals\n"
+        "raise_signals()\n"
+        "with importing():\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "    finally:\n"
+        "        print('an exception has passed', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr.count("error: ") == done.stderr.count("\n") == 1
+
+
+def test_signals_raise_again_once_libraries_are_imported():
+    before = {number: signal.getsignal(number) for number in ASKED}
+    try:
+        raise_signals()
+        ours = [signal.getsignal(number) for number in ASKED]
+        with leaving_at_once():
+            assert [signal.getsignal(number) for number in ASKED] != ours
+        assert [signal.getsignal(number) for number in ASKED] == ours
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
