@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,12 +26,14 @@ class Start:
         module: whose command line is run: gpt2lab.train.
         environment: variables besides ours.
         output: the file to which stdout and stderr are appended.
+        asked: when it was asked for; what it waits for imports since is time of its own.
     """
 
     module: str
     overrides: Sequence[str]
     environment: Mapping[str, str]
     output: Path
+    asked: float = field(default_factory=time.monotonic)
 
 
 class Process:
@@ -47,7 +49,7 @@ class Process:
     ) -> None:
         self.output = start.output
         self._asked_at: float | None = None
-        self.began = time.monotonic()  # what a trial waits for imports is its own time
+        self._asked_for = start.asked
         reading, self._pipe = os.pipe()
         try:
             with start.output.open("ab") as file:
@@ -63,7 +65,7 @@ class Process:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self._asked_for
 
     @property
     def was_asked_to_leave(self) -> bool:

@@ -151,8 +151,9 @@ class Scheduler:
             for id in self.held.keys() - still:
                 self._lose(id)
         self._look()
+        asked = time.monotonic()  # those that begin together wait for the same imports
         while self.free and not self._is_leaving and (work := self._next()) is not None:
-            self._begin(*work)
+            self._begin(*work, asked)
 
     def _lose(self, id: int) -> None:
         """A point that another machine has taken, having heard nothing for long."""
@@ -215,7 +216,7 @@ class Scheduler:
 
     # Trials
 
-    def _begin(self, held: Held, seed: int) -> None:
+    def _begin(self, held: Held, seed: int, asked: float) -> None:
         folder = self.study.folder / name_of(held.trial.number, seed)
         held.running += 1
         found = outcome.finished(folder, self.config.goal, self.study.settings.stop_at)
@@ -232,7 +233,7 @@ class Scheduler:
         held.tell(seed, state=State.running.value, runs_dir=str(self.study.folder.absolute()))
         slot = self.free.pop(0)
         output = self.study.folder / OUTPUT / f"{folder.name}.txt"
-        process = self.start(Start(self.module, told, slot.environment, output))
+        process = self.start(Start(self.module, told, slot.environment, output, asked))
         self.running.append(
             Running(held, seed, slot, process, folder, self._watch(held, seed, folder))
         )

@@ -37,7 +37,7 @@ class Trial:
         number: of its point.
         values: what it reached of each goal, once complete; inf for a target never reached.
         reason: why it failed or was pruned, in a line.
-        seconds: that its processes took, from start to end.
+        seconds: that its processes took, from when they were asked for to their end.
         steps: that it has made.
         folder: its run folder, where the ordinary command lines find it.
     """

@@ -459,3 +459,17 @@ def test_a_second_ctrl_c_waits_for_nobody(tmp_path):
     process.communicate(timeout=15)  # a patient end takes LEAVING_S
     assert process.returncode == 130
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_trials_that_begin_together_count_what_they_wait_for_together(tmp_path):
+    waits = []
+
+    def late(what):
+        if not waits:
+            time.sleep(0.5)  # the imports, for which the first has to wait
+        waits.append(what)
+        return spawn(what)
+
+    points = run(stub_study(tmp_path / "s", trials=2), module=STUB, start=late)
+    assert len(waits) == 2
+    assert all(point.trials[0].seconds > 0.5 for point in points)
