@@ -17,6 +17,9 @@ from gpt2lab.config import SortConfig, TextConfig
 from gpt2lab.model import GPT2
 from tests.test_loading import content
 
+WAIT_S = 300
+"""For a machine that does much else."""
+
 
 @dataclass
 class Served:
@@ -26,7 +29,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
         """Status and body, of a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, given)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.explore.served import joined, save, served
+from tests.explore.served import WAIT_S, joined, save, served
 from tests.insight.models import sort_model, text_model
 
 pytest.importorskip("gradio", reason="the page needs gpt2lab[ui]")
@@ -18,7 +18,7 @@ pytest.importorskip("gradio", reason="the page needs gpt2lab[ui]")
 
 JOIN, JSON = "/gradio_api/queue/join", "application/json"
 
-pytestmark = pytest.mark.slow  # each start loads torch, Lightning and gradio
+pytestmark = pytest.mark.slow  # each start loads torch and gradio
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def is_alive(page):
 
 def answers(page, session):
     """What became of each act of a session, in the order in which they were done."""
-    connection = socket.create_connection(("127.0.0.1", page.port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", page.port), timeout=WAIT_S)
     request = f"GET /gradio_api/queue/data?session_hash={session} HTTP/1.0\r\n"
     connection.sendall(f"{request}Host: 127.0.0.1:{page.port}\r\n\r\n".encode())
     with connection, connection.makefile("r", encoding="utf-8") as lines:
