@@ -1,7 +1,7 @@
 """Hydra: from overrides such as `model=small optim.lr=1e-3` to checked settings.
 
 Everything is looked at before anything is done: Hydra's job never begins here, so that no folder
-appears for a typo. Its errors become lines of ours.
+appears for a typo.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -43,7 +43,7 @@ def lens(found: Findings) -> "Figure":
             fontweight="bold" if is_wanted else "normal",
             color="white" if sure[row, column] > 0.6 else INK,
             parse_math=False,
-            in_layout=False,
+            in_layout=False,  # it lies in its cell; to be asked for its place would take seconds
         )
     token_ticks(axes.yaxis, found.labels, fontsize=8)
     names = ["embedding" if i == 0 else f"layer {i - 1}" for i in columns]
