@@ -7,7 +7,7 @@ appears for a typo.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -78,12 +78,15 @@ def compose(
     overrides: Sequence[str] = (),
     config_dirs: Iterable[str] = (),
     texts: Mapping[str, str | None] = MappingProxyType({}),
+    known: dict[tuple[str, ...], DictConfig] | None = None,
 ) -> DictConfig:
     """Hydra's composition of conf/<config_name>.yaml with overrides; not yet parsed.
 
     Args:
         config_dirs: further folders laid out as conf/, in which groups and options are looked for.
         texts: values that Hydra does not see, as in `verbatim`.
+        known: what Hydra has composed by its overrides, kept for further calls with the same name
+            and folders; the choices, alone, are composed to judge the rest by.
     Raises:
         ConfigError: one line for each override that cannot be.
     """
@@ -93,9 +96,12 @@ def compose(
     search_path = [f"file://{Path(folder).resolve()}" for folder in config_dirs]
     extra = [f"hydra.searchpath={search_path}"] if search_path else []
 
-    @cache  # the choices alone are composed to judge the rest by; where there is no rest, once
+    composed = {} if known is None else known
+
     def attempt(*chosen: str) -> DictConfig:
-        return _hydra_compose(config_name, [*chosen, *extra])
+        if chosen not in composed:
+            composed[chosen] = _hydra_compose(config_name, [*chosen, *extra])
+        return composed[chosen]
 
     options = groups(config_name, config_dirs)
     good, found = sifted(config_name, parse_overrides(overrides, config_name), options, attempt)
@@ -115,6 +121,7 @@ def settings_from(
     overrides: Sequence[str] = (),
     config_dirs: Iterable[str] = (),
     saved: Callable[[TrainConfig], dict[str, Any] | None] | None = None,
+    known: dict[tuple[str, ...], DictConfig] | None = None,
 ) -> Composed:
     """Compose, resolve every interpolation, parse.
 
@@ -124,13 +131,15 @@ def settings_from(
     Args:
         saved: of train, the settings stored in the checkpoint that `resume` asks for, given
             settings of which only those of WHERE count; None for a fresh start.
+        known: as in `compose`.
     Raises:
         ConfigError: one line for each problem.
     """
     texts, others = verbatim(COMMAND_LINES[config_name].root, overrides)
 
     def fresh() -> Composed:
-        return from_config(compose(config_name, others, config_dirs, texts), config_name, texts)
+        cfg = compose(config_name, others, config_dirs, texts, known)
+        return from_config(cfg, config_name, texts)
 
     if saved is None:
         return fresh()

@@ -5,7 +5,9 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from gpt2lab.command_line import arguments, print_settings, show_errors
@@ -61,11 +63,11 @@ def main() -> int:
 
 
 def _run(study: Study, start: Callable[[Start], Process]) -> int:
-    # The page's libraries take seconds to load, in which trials' imports run beside them.
-    from gpt2lab.sweep import report  # noqa: F401
     from gpt2lab.sweep.results import line
     from gpt2lab.sweep.run import folder_points, run
 
+    # The page's libraries take seconds to load, while the first trials wait for theirs.
+    Thread(target=import_module, args=["gpt2lab.sweep.report"], daemon=True).start()
     try:
         points = run(study, lambda *told: print(line(*told), flush=True), start=start)
     except RunError:

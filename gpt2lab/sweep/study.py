@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import gpt2lab
@@ -257,10 +257,11 @@ def check(study: Study, before: Callable[[TrainConfig], None] = lambda settings:
         if goal.removeprefix(BEST) == unmeasured_on(data):
             problem = f"study.goal: {goal} is not measured on data={data.kind}; choose another"
             found[problem] = None
+    composed: dict[tuple[str, ...], DictConfig] = {}
     for point in probes(study.space):
         told = merged(study.overrides, overrides(point, study.space))
         try:
-            before(settings_from("train", told, study.config_dirs).settings)
+            before(settings_from("train", told, study.config_dirs, known=composed).settings)
         except Gpt2labError as error:
             found |= dict.fromkeys(error.problems)
     if found:
