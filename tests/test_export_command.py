@@ -186,7 +186,7 @@ TARGETS = {
 @pytest.mark.parametrize(("to", "problem"), TARGETS.items(), ids=lambda x: x[:20])
 def test_a_target_that_cannot_be_is_refused(refused, to, problem):
     if to.startswith("/proc") and os.access("/proc", os.W_OK):
-        problem = r"/proc/out: cannot be written \(No such file or directory\): .*"  # root may try
+        pytest.skip("root is let in there, and refused when it writes")
     assert re.fullmatch(f"error: {problem}", refused(f"to={to}"))
 
 
