@@ -395,6 +395,12 @@ def test_a_fault_on_one_rank_is_one_line_that_names_it(tmp_path):
     assert err == ["error: rank 1: ValueError: a fault of rank 1; add debug=true to see where"]
 
 
+def test_a_fault_is_told_where_the_other_rank_passes_on_the_signal_that_ends_it(tmp_path):
+    hook = "number == 3 and (time.sleep(100) if rank else (_ for _ in ()).throw(KeyError('it')))"
+    code, _, err = Training(tmp_path, "max_steps=9", hook=hook).end()
+    assert (code, err) == (1, ["error: rank 0: KeyError: 'it'; add debug=true to see where"])
+
+
 def test_a_full_disk_on_the_first_rank_ends_both(tmp_path):
     hook = (
         "from gpt2lab.checkpoint import AtomicCheckpointIO as IO; "

@@ -143,13 +143,14 @@ def test_two_runs_of_one_process_are_two(tmp_path):
 def test_two_ranks_are_one_run_and_leave_no_process(tmp_path):
     environment = {**os.environ, "GPT2LAB_TEST": str(tmp_path)}
     command = [sys.executable, "-m", "gpt2lab.train", *TINY, *WANDB, "max_steps=2"]
-    subprocess.run(
+    done = subprocess.run(
         [*command, "devices=2", "strategy=fsdp", f"runs_dir={tmp_path}", "name=a"],
         env=environment,
-        check=True,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert done.returncode == 0, done.stderr
     (leg,) = logged(tmp_path / "a")
     assert [row["_step"] for row in leg.rows] == [1, 2]
     assert leg.exit_code == 0

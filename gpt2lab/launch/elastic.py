@@ -84,9 +84,10 @@ def _raise_first_failure(reports: Path, family: Family) -> NoReturn:
             code = child.exitcode or 0
             if code < 0 and code != -signal.SIGTERM and child.pid not in family.killed:
                 raise LostRankError(None, signal.Signals(-code).name)
-    if family.signal is not None or not told:
+    first = min(told, key=lambda report: report["time"], default=None)
+    # A rank passes on the SIGTERM by which elastic ends it after another one has failed.
+    if first is None or family.signalled_at < first["time"]:
         raise Signalled(family.signal or signal.SIGTERM)
-    first = min(told, key=lambda report: report["time"])
     for kind in (ConfigError, DataError, CheckpointError, LostRankError):
         if first["kind"] == kind.__name__:
             raise kind(*first["problems"])

@@ -26,6 +26,8 @@ class Family:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.signalled_at = math.inf
+        """By time.monotonic, which all processes of a machine share."""
         self.killed: set[int | None] = set()
         self._interrupts = 0
         self._pending: SimpleQueue[int] = SimpleQueue()
@@ -62,6 +64,7 @@ class Family:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
+        self.signalled_at = min(self.signalled_at, time.monotonic())
         self._interrupts += number == signal.SIGINT
         self._pending.put(number)
 

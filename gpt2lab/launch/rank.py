@@ -57,7 +57,7 @@ def run_rank(
         return result
     except BaseException as error:
         kind, problems, code = _described(raised() or error, rank)
-        write_json(report, facts | {"time": time.time(), "kind": kind, "problems": problems})
+        write_json(report, facts | {"time": time.monotonic(), "kind": kind, "problems": problems})
         if args and getattr(args[0], "debug", False):
             traceback.print_exc()
         # What is still open may wait for ranks that are not there any more.

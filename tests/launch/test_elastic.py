@@ -1,7 +1,8 @@
 """What the parent of ranks makes of their reports; no process is started."""
 
 import json
-import time
+import math
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -10,17 +11,21 @@ import torch
 from gpt2lab.errors import LostRankError, RunError
 from gpt2lab.launch.elastic import _raise_first_failure
 from gpt2lab.launch.rank import _described
+from gpt2lab.signals import Signalled
 
 
-def raise_what_is_made_of(folder, *errors):
-    """Of one error of each rank, in the order of time."""
+def raise_what_is_made_of(folder, *errors, signalled_at=math.inf):
+    """Of one error of each rank, at second 0, 1 and so on."""
     for rank, error in enumerate(errors):
         kind, problems, _ = _described(error, rank)
-        facts = {"rank": rank, "pid": rank, "time": time.time() + rank}
+        facts = {"rank": rank, "pid": rank, "time": rank}
         report = facts | {"kind": kind, "problems": problems}
         (folder / f"rank-{rank}.json").write_text(json.dumps(report))
     ended = {rank: SimpleNamespace(pid=rank, exitcode=1) for rank in range(len(errors))}
     family = SimpleNamespace(members=lambda: ended, killed=set(), signal=None)
+    if signalled_at < math.inf:
+        family.signal = signal.SIGTERM
+    family.signalled_at = signalled_at
     _raise_first_failure(folder, family)
 
 
@@ -44,3 +49,14 @@ def test_a_fault_of_ours_is_no_lost_rank(tmp_path):
     with pytest.raises(RunError, match="rank 0: ValueError: a fault") as raised:
         raise_what_is_made_of(tmp_path, ValueError("a fault"))
     assert not isinstance(raised.value, LostRankError)
+
+
+def test_a_signal_that_came_first_is_the_cause(tmp_path):
+    with pytest.raises(Signalled, match="SIGTERM"):
+        raise_what_is_made_of(tmp_path, ValueError("in its wake"), signalled_at=-0.5)
+
+
+def test_a_signal_that_a_failure_brought_about_is_not_the_cause(tmp_path):
+    """Elastic ends the other ranks by SIGTERM, which they pass on as they do with any."""
+    with pytest.raises(RunError, match="rank 0: ValueError: a fault"):
+        raise_what_is_made_of(tmp_path, ValueError("a fault"), signalled_at=0.5)
