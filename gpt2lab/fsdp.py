@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from gpt2lab import ranks
 from gpt2lab.checkpoint.reading import Content, load_rows
 from gpt2lab.checkpoint.writing import put, told, written_by_ranks
+from gpt2lab.meta import meta_model
 from gpt2lab.model import GPT2
 from gpt2lab.ranks import Board
 
@@ -196,8 +197,7 @@ def gathered(model: GPT2) -> GPT2 | None:
             whole[name] = full.cpu()
     if not whole:
         return None
-    with torch.device("meta"):
-        copy = GPT2(model.config)
+    copy = meta_model(model.config)
     copy.load_state_dict(whole, assign=True)
     copy.speech = model.speech
     return copy.eval()

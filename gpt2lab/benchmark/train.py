@@ -32,6 +32,7 @@ from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import build_data, choose_precision, with_vocabulary
 from gpt2lab.flops import step_flops
 from gpt2lab.measure import now, peak_bytes
+from gpt2lab.meta import meta_model
 from gpt2lab.model import GPT2
 from gpt2lab.optim import learning_rate_factor
 from gpt2lab.peak import peak_of
@@ -74,8 +75,7 @@ def settings_of(words: Sequence[str]) -> TrainConfig:
     settings = settings_from("train", words).settings
     data = build_data(settings)
     settings = with_vocabulary(settings, data)
-    with torch.device("meta"):
-        flops = step_flops(GPT2(settings.model), data.tokens_per_step, settings.batch_size)
+    flops = step_flops(meta_model(settings.model), data.tokens_per_step, settings.batch_size)
     steps = max(STEPS, min(MOST_STEPS, round(ENOUGH_FLOPS / flops))) + 1
     return replace(settings, max_steps=steps, stop_at=None, eval_every=steps + 1)
 
@@ -90,8 +90,7 @@ def speeds(settings: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
     seconds = dict(zip(names, blocks_in_turn(settings, data, 1, others), strict=True))
     peaks.append(peak_of(device, precision))  # a busy moment made one of them too small
     peak = max((p for p in peaks if p is not None), default=None)
-    with torch.device("meta"):
-        flops = step_flops(GPT2(settings.model), data.tokens_per_step, settings.batch_size)
+    flops = step_flops(meta_model(settings.model), data.tokens_per_step, settings.batch_size)
     result: dict[str, Any] = {
         "steps": len(seconds[OURS]),
         "precision": precision.name,

@@ -56,9 +56,6 @@ def content_of(path: Path) -> str:
 
 def num_parameters(model: "GPT2") -> int:
     """Of the model as it was trained: one packed for its precision keeps weights elsewhere."""
-    import torch
+    from gpt2lab.meta import meta_model
 
-    from gpt2lab.model import GPT2
-
-    with torch.device("meta"):
-        return GPT2(model.config).num_parameters()
+    return meta_model(model.config).num_parameters()

@@ -5,8 +5,6 @@ Legend: n = B * T tokens at once, C = n_embd, H heads, V vocabulary.
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from gpt2lab.config import (
     GPT2Config,
     MuonConfig,
@@ -17,6 +15,7 @@ from gpt2lab.config import (
     TrainConfig,
 )
 from gpt2lab.flops import sequence_flops
+from gpt2lab.meta import meta_model
 from gpt2lab.model import GPT2
 
 
@@ -124,8 +123,7 @@ def work_of(settings: TrainConfig, precision: Precision, on_gpu: bool) -> Work:
         settings: with a vocabulary.
         precision: not auto.
     """
-    with torch.device("meta"):
-        model = GPT2(settings.model)
+    model = meta_model(settings.model)
     devices = settings.world_size
     share = settings.batch_size // devices
     # With auto, the largest that fits is found once memory is known.

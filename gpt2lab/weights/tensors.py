@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt2lab.config import GPT2Config
 from gpt2lab.errors import CheckpointError
+from gpt2lab.meta import meta_model
 from gpt2lab.model import GPT2
 
 Shape = tuple[int, ...]
@@ -80,8 +81,7 @@ def without_weights(config: GPT2Config, where: str | Path) -> GPT2:
         CheckpointError: if no memory could ever hold it.
     """
     try:
-        with torch.device("meta"):
-            return GPT2(config)
+        return meta_model(config)
     except (RuntimeError, TypeError) as error:  # torch's words for sizes beyond 64 bits
         raise CheckpointError(f"{where}: its model is too large; take another one") from error
 
