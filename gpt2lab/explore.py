@@ -34,13 +34,8 @@ def main() -> int:
     for path in checkpoints:
         check_checkpoint(path)  # before torch is loaded
 
-    from gpt2lab.explorer.server import (
-        bound,
-        import_gradio,
-        serve,
-        show_browser,
-        tell_faults_in_one_line,
-    )
+    from gpt2lab.explorer.gradio_import import import_gradio
+    from gpt2lab.explorer.server import bound, serve, show_browser, tell_faults_in_one_line
 
     listening = bound(settings.host, settings.port)
     with importing():

@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import threading
 import traceback
 import webbrowser
 from collections.abc import Callable
@@ -44,17 +43,6 @@ def bound(host: str, port: int) -> socket.socket:
             f"{key}: {value} cannot be listened at ({error.strerror}); choose another, or port=0"
         ) from error
     return listening
-
-
-def import_gradio() -> threading.Thread:
-    """Load gradio while something else is done."""
-
-    def load() -> None:
-        import gradio  # noqa: F401
-
-    thread = threading.Thread(target=load, daemon=True)
-    thread.start()
-    return thread
 
 
 def tell_faults_in_one_line() -> None:

@@ -7,6 +7,7 @@ from gpt2lab.insight.captions import png_of
 from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.answer import answer
 from gpt2lab.insight.pictures.arcs import arcs
+from gpt2lab.insight.pictures.beside import in_two_processes
 from gpt2lab.insight.pictures.canvas import as_png
 from gpt2lab.insight.pictures.predictions import lens, loss, next_token
 from gpt2lab.insight.pictures.scores import scores
@@ -15,18 +16,22 @@ from gpt2lab.insight.pictures.squares import head, heads, last_block
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# One with many texts takes seconds: of two processes, each takes every other one of these.
+DRAW: dict[str, Callable[[Findings], "Figure"]] = {
+    "lens.png": lens,
+    "scores.png": scores,
+    "heads.png": heads,
+    "arcs.png": arcs,
+    "last_block.png": last_block,
+    "loss.png": loss,
+    "next.png": next_token,
+    "head.png": head,
+    "answer.png": answer,
+}
+
 
 def pictures(found: Findings) -> dict[str, bytes]:
     """Every picture, by the name of its file."""
-    draw: dict[str, Callable[[Findings], Figure]] = {
-        "answer.png": answer,
-        "next.png": next_token,
-        "arcs.png": arcs,
-        "head.png": head,
-        "heads.png": heads,
-        "last_block.png": last_block,
-        "lens.png": lens,
-        "loss.png": loss,
-        "scores.png": scores,
-    }
-    return {name: as_png(draw[name](found)) for name in {*map(png_of, found.parts())}}
+    wanted = {*map(png_of, found.parts())}
+    names = [name for name in DRAW if name in wanted]
+    return in_two_processes(lambda name: as_png(DRAW[name](found)), names)
