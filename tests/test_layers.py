@@ -25,8 +25,8 @@ def imported(file: Path) -> set[str]:
 
 BELOW = {"batch", "config", "durable", "errors", "heap", "progress", "tokenizer"}
 MODEL_WING = {
-    *("backends", "flops", "generation", "loss", "measure", "model", "optim", "peak", "precision"),
-    *("ranks", "weights"),
+    *("backends", "flops", "generation", "loss", "measure", "meta", "model", "optim", "peak"),
+    *("precision", "ranks", "weights"),
 }
 
 
