@@ -8,6 +8,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.imports import LightTorchmetrics, LoadedBy
+
 if TYPE_CHECKING:
     from gpt2lab.config import GPT2Config as GPT2Config
     from gpt2lab.experiment import fit as fit
@@ -32,6 +34,9 @@ _begins = sys.argv[:1] == ["-m"] and any(word.startswith("gpt2lab.") for word in
 if _begins and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # A command line of ours: Ctrl-C ends it without a word until it listens itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+sys.meta_path.insert(0, LoadedBy("torchmetrics", LightTorchmetrics))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,12 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
+
+from gpt2lab.imports import LoadedBy
 
 
 def import_gradio() -> threading.Thread:
@@ -25,24 +26,12 @@ def import_gradio() -> threading.Thread:
 def _no_stubs_are_written() -> Iterator[None]:
     """Importing it, gradio parses its own components and writes a .pyi beside each, every time:
     half of the time that the import takes."""
-    finder = _Finder()
+    finder = LoadedBy("gradio.component_meta", _Loader)
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
-
-
-class _Finder(MetaPathFinder):
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != "gradio.component_meta":
-            return None
-        spec = PathFinder.find_spec(fullname, path)
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Loader(fullname, spec.loader.path)
-        return spec
 
 
 class _Loader(SourceFileLoader):
