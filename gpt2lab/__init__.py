@@ -8,8 +8,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.imports import LightTorchmetrics, LoadedBy
-
 if TYPE_CHECKING:
     from gpt2lab.config import GPT2Config as GPT2Config
     from gpt2lab.experiment import fit as fit
@@ -36,6 +34,9 @@ if _begins and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+from gpt2lab.imports import LightTorchmetrics, LoadedBy  # noqa: E402  Ctrl-C is seen to
+
+# Before anything of ours imports Lightning, which imports torchmetrics.
 sys.meta_path.insert(0, LoadedBy("torchmetrics", LightTorchmetrics))
 
 

@@ -1,18 +1,19 @@
 """Other libraries, loaded without what takes long in them and nothing here needs."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+OF_METRICS = {"transformers": ("AutoModel", "AutoTokenizer"), "scipy.signal": ("hamming",)}
 
-class LoadedBy(MetaPathFinder):
-    """Among `sys.meta_path`, it has one module loaded by a loader of ours."""
+
+class LoadedBy:
+    """On `sys.meta_path`, it has one module loaded by a loader of ours."""
 
     def __init__(self, name: str, loader: type[SourceFileLoader]) -> None:
         self.name = name
@@ -30,64 +31,73 @@ class LoadedBy(MetaPathFinder):
 
 
 class LightTorchmetrics(SourceFileLoader):
-    """Lightning imports all metrics there are, and these import transformers and SciPy's signal
-    processing where they are installed: half of what a training would wait for before its start.
+    """Lightning imports all metrics there are, and two of these import transformers and SciPy's
+    signal processing where they are installed. Here they are loaded when a metric uses them.
+
+    What torchmetrics itself adds to `scipy.signal`, for an old library, is not there.
     """
 
     def exec_module(self, module: ModuleType) -> None:
-        with loaded_on_use("transformers", "scipy.signal"):
+        with loaded_on_use(OF_METRICS):
             super().exec_module(module)
 
 
 @contextmanager
-def loaded_on_use(*names: str) -> Iterator[None]:
-    """Within it, whoever imports these modules gets names that load them when they are used."""
-    specs = {name: _spec(name) for name in names if name not in sys.modules}
-    installed = {name: _Later(spec) for name, spec in specs.items() if spec is not None}
-    sys.modules.update(installed)
+def loaded_on_use(modules: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Within it, importing these modules for these names loads nothing: the names do, when they
+    are called or asked for an attribute. Asked for anything else, a module is loaded at once."""
+    specs = {name: _spec(name) for name in modules}
+    ours = {name: _Later(spec, modules[name]) for name, spec in specs.items() if spec is not None}
+    for name, later in ours.items():
+        sys.modules.setdefault(name, later)  # what is loaded already stays
     try:
         yield
     finally:
-        for name, module in installed.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
+        for later in ours.values():
+            later.leave()
 
 
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return find_spec(name)
-    except ModuleNotFoundError:  # the package that it would be in
+    except (ModuleNotFoundError, ValueError):  # no such package; somebody else's stand-in
         return None
 
 
 class _Later(ModuleType):
-    def __init__(self, spec: ModuleSpec) -> None:
+    def __init__(self, spec: ModuleSpec, names: Sequence[str]) -> None:
         super().__init__(spec.name)
         self.__spec__ = spec  # by which others see that it is installed
+        self._names = {name: _Name(self, name) for name in names}
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        return _Name(self.__name__, name)
+        return self._names.get(name) or getattr(self.real(), name)
+
+    def real(self) -> ModuleType:
+        self.leave()
+        return import_module(self.__name__)
+
+    def leave(self) -> None:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
 
 
 class _Name:
-    """A class or function of a module that is not loaded yet."""
+    """A class or function of a module that may not be loaded yet."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self.__home = module, name
-
-    def __real(self) -> Any:
-        module, name = self.__home
-        if isinstance(sys.modules.get(module), _Later):
-            del sys.modules[module]
-        return getattr(import_module(module), name)
+    def __init__(self, module: _Later, name: str) -> None:
+        self._module = module
+        self._name = name
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__real(), name)
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._real(), name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.__real()(*args, **kwargs)
+        return self._real()(*args, **kwargs)
 
-    def __instancecheck__(self, instance: object) -> bool:
-        return isinstance(instance, self.__real())
+    def _real(self) -> Any:
+        return getattr(self._module.real(), self._name)

@@ -1,4 +1,4 @@
-"""A model of shapes alone, on torch's meta device: it takes no memory, and no time."""
+"""A model of shapes alone, on torch's meta device: it takes next to no memory, and no time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

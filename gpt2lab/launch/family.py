@@ -63,8 +63,8 @@ class Family:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = self.signal or number
-        self.signalled_at = min(self.signalled_at, time.monotonic())
+        if self.signal is None:
+            self.signal, self.signalled_at = number, time.monotonic()
         self._interrupts += number == signal.SIGINT
         self._pending.put(number)
 

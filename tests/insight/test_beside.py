@@ -1,8 +1,12 @@
 """Work that is shared with a second process."""
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +19,9 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 @pytest.fixture(autouse=True)
-def two_cores(monkeypatch):
+def alone_on_two_cores(monkeypatch):
     monkeypatch.setattr(beside, "cpus", lambda: 2)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # whatever other tests have left
 
 
 def whose(name):
@@ -34,8 +39,18 @@ def test_two_processes_take_turns():
         os.kill(pids[1], 0)
 
 
-def test_one_core_does_all_here(monkeypatch):
-    monkeypatch.setattr(beside, "cpus", lambda: 1)
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (beside, "cpus", lambda: 1),
+        (threading, "active_count", lambda: 2),
+        (multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True)),
+        (os, "fork", lambda: os.open("/nowhere", 0)),
+    ],
+    ids=["one core", "threads", "of a pool", "no more processes"],
+)
+def test_where_nothing_can_be_forked_all_is_done_here(monkeypatch, owner, name, value):
+    monkeypatch.setattr(owner, name, value)
     assert in_two_processes(whose, NAMES) == {name: whose(name) for name in NAMES}
 
 
@@ -59,6 +74,19 @@ def test_what_a_killed_process_leaves_is_done_here(number, capfd):
 
     assert in_two_processes(work, NAMES) == {name: whose(name) for name in NAMES}
     assert capfd.readouterr() == ("", "")
+
+
+def test_it_may_be_killed_in_the_middle_of_its_message():
+    here = os.getpid()
+
+    def work(name):
+        if name == "a":
+            time.sleep(0.5)  # the other one waits for the pipe to be emptied
+            (child,) = multiprocessing.active_children()
+            child.kill()
+        return b"there" * 2**20 if os.getpid() != here else b"here"
+
+    assert in_two_processes(work, ["a", "b"]) == {"a": b"here", "b": b"here"}
 
 
 @pytest.mark.parametrize("at", ["a", "b"])
