@@ -56,6 +56,7 @@ def test_the_prepare_benchmark_is_a_share_of_tiktokens_speed(monkeypatch, capsys
 
 def test_the_plan_benchmark_sets_plans_beside_trainings(monkeypatch, capsys):
     monkeypatch.setattr(plan, "TOKENS", 2**12)
+    monkeypatch.setattr(plan, "ROUNDS", 1)
     tiny = ["model=nano", "data=text", "model.block_size=16", "batch_size=2", "trainer=cpu"]
     monkeypatch.setattr(plan, "SIZES", {"tiny": (tiny, 2)})
     monkeypatch.setattr(plan, "get_context", lambda _: SameProcess)
@@ -65,6 +66,16 @@ def test_the_plan_benchmark_sets_plans_beside_trainings(monkeypatch, capsys):
     expected = result["tiny_planned_ms_a_step"] / result["tiny_ms_a_step"]
     assert result["tiny_time_ratio"] == pytest.approx(expected)
     assert result["tiny_memory_ratio"] == result["tiny_planned_mib"] / result["tiny_peak_mib"]
+
+
+def test_a_moment_in_which_the_machine_is_slow_does_not_decide_about_a_plan(monkeypatch):
+    monkeypatch.setattr(plan, "SIZES", {"tiny": (["data=sort"], 2)})
+    seconds = {plan.planned: iter([1.0, 1.0, 1.2]), plan.trained: iter([1.0, 4.0, 1.0])}
+    monkeypatch.setattr(plan, "in_process", lambda which, *_: (2**20, next(seconds[which])))
+    result = plan.measure([])
+    assert result["tiny_time_ratio"] == 1.0  # of 1, 0.25 and 1.2
+    assert result["tiny_planned_ms_a_step"] == result["tiny_ms_a_step"] == 1000
+    assert result["tiny_memory_ratio"] == 1
 
 
 @pytest.mark.parametrize("name", ["loss", "data", "plan", "prepare", "startup"])

@@ -23,6 +23,7 @@ from gpt2lab.precision import device_type
 
 TOKENS = 2**18
 WARM_UP = 2
+ROUNDS = 3
 CHAR = "model=char data=sort data.length=32 data.num_digits=65 batch_size=12"
 MIDDLE = (
     "model.n_layer=6 model.n_head=6 model.n_embd=384 model.block_size=256 data=text batch_size=8"
@@ -38,27 +39,35 @@ SIZES = {
 
 
 def measure(overrides: Sequence[str]) -> dict[str, Any]:
-    """Of each size, planned over measured; each plan and each training is a process of its own."""
+    """Of each size, planned over measured: medians of rounds, for a machine's speed drifts from a
+    plan to its training. Each of both is a process of its own."""
     if overrides:
         raise ConfigError(f"benchmark plan: {overrides[0]} is a setting; leave it out")
-    result: dict[str, Any] = {}
+    found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), TOKENS)
-        for name, (settings, steps) in SIZES.items():
-            words = ["~experiment", "seed=0", *settings]
-            if "data=text" in words:
-                words.append(f"data.path={folder}")
-            memory, seconds = in_process(planned, words)
-            peak, took = in_process(trained, words, steps)
-            result |= {
-                f"{name}_planned_mib": memory / 2**20,
-                f"{name}_peak_mib": peak / 2**20,
-                f"{name}_memory_ratio": memory / peak,
-                f"{name}_planned_ms_a_step": seconds * 1e3,
-                f"{name}_ms_a_step": took * 1e3,
-                f"{name}_time_ratio": seconds / took,
-            }
-    return result
+        for _ in range(ROUNDS):
+            for name, (settings, steps) in SIZES.items():
+                words = ["~experiment", "seed=0", *settings]
+                if "data=text" in words:
+                    words.append(f"data.path={folder}")
+                for fact, value in compared(words, steps).items():
+                    found.setdefault(f"{name}_{fact}", []).append(value)
+    return {"rounds": ROUNDS} | {fact: statistics.median(found[fact]) for fact in found}
+
+
+def compared(words: list[str], steps: int) -> dict[str, float]:
+    """One plan and one training behind it."""
+    memory, seconds = in_process(planned, words)
+    peak, took = in_process(trained, words, steps)
+    return {
+        "planned_mib": memory / 2**20,
+        "peak_mib": peak / 2**20,
+        "memory_ratio": memory / peak,
+        "planned_ms_a_step": seconds * 1e3,
+        "ms_a_step": took * 1e3,
+        "time_ratio": seconds / took,
+    }
 
 
 def in_process(function: Callable[..., tuple[int, float]], *args: Any) -> tuple[int, float]:
