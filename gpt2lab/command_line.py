@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.errors import ConfigError
-from gpt2lab.exit import exit_code, leave
+from gpt2lab.exit import exit_code
 from gpt2lab.signals import default_signals, raise_signals
 from gpt2lab.terminal import tell
 
@@ -25,7 +25,7 @@ def show_errors(action: Callable[[], int]) -> NoReturn:
     default_signals()
     if sys.stdout is not None:  # it is None when the caller closed it
         sys.stdout.flush()
-    leave(code)
+    sys.exit(code)
 
 
 def arguments(command: str, purpose: str) -> argparse.Namespace:

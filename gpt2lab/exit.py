@@ -1,12 +1,10 @@
 """How a program ends: its exit code, and its last lines on stderr."""
 
-import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
 
 from gpt2lab.config.redact import masked, redacted_arguments
 from gpt2lab.durable import is_full
@@ -46,12 +44,6 @@ def exit_code(
     for problem in problems:
         print(f"error: {masked(problem)}", file=sys.stderr)
     return code
-
-
-def leave(code: int) -> NoReturn:
-    """End the program, with all that it still holds."""
-    gc.freeze()  # Python would look for garbage in whatever libraries have made, for a second
-    sys.exit(code)
 
 
 def code_of(error: BaseException) -> int:

@@ -42,13 +42,19 @@ def freed_memory_is_kept() -> Iterator[None]:
 @contextmanager
 def importing() -> Iterator[None]:
     """For large libraries. No garbage is collected meanwhile: a sixth of the time that they take to
-    load would go into looking for it. A signal is heeded as in `leaving_at_once`."""
-    was_enabled = gc.isenabled()
+    load would go into looking for it. A signal is heeded as in `leaving_at_once`.
+
+    What they have made stays: neither a step nor the end of the program looks through it again,
+    which takes a second there. The first time alone: later there may be a model, which goes.
+    """
+    was_enabled, is_first = gc.isenabled(), "torch" not in sys.modules
     gc.disable()
     try:
         with leaving_at_once():
             yield
     finally:
+        if is_first:
+            gc.freeze()
         if was_enabled:
             gc.enable()
 

@@ -190,16 +190,3 @@ def test_an_output_that_is_full_is_named():
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.startswith("error: output, or a temporary file, cannot be written (No space")
-
-
-def test_a_program_that_ends_looks_for_no_garbage_and_closes_what_is_open(tmp_path):
-    program = (
-        "import atexit, gc\n"
-        "from gpt2lab.command_line import show_errors\n"
-        "file = open('out', 'w')\n"
-        "atexit.register(lambda: file.write(str(gc.get_freeze_count() > 0)))\n"
-        "show_errors(lambda: 3)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path)
-    assert done.returncode == 3
-    assert (tmp_path / "out").read_text() == "True"

@@ -70,6 +70,33 @@ def test_while_libraries_load_nothing_is_collected_and_afterwards_as_before():
         gc.enable()
 
 
+AT_THE_END = """
+import gc, os, sys
+from gpt2lab.heap import importing
+
+class Connection:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self, say=os.write):
+        say(1, b" closed")
+
+with importing():
+    import torch
+frozen = gc.get_freeze_count()
+with importing():
+    import torch.utils
+print(frozen > 10**5, gc.get_freeze_count() == frozen, end="", flush=True)
+connection = Connection()
+"""
+
+
+def test_what_libraries_made_is_looked_through_no_more_and_what_a_program_makes_is():
+    """At its end too: a database that nobody has closed is closed then."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True True closed", "")
+
+
 def test_what_was_there_while_libraries_were_loaded_is_collected_all_the_same():
     class Cycle:
         def __init__(self):

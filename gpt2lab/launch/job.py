@@ -21,7 +21,7 @@ from gpt2lab.config import parse, plain
 from gpt2lab.config.compose import Composed
 from gpt2lab.config.redact import learn, seen
 from gpt2lab.errors import RunError
-from gpt2lab.exit import FAULT, exit_code, leave
+from gpt2lab.exit import FAULT, exit_code
 from gpt2lab.heap import importing
 from gpt2lab.signals import ASKED, default_signals, raise_signals
 from gpt2lab.terminal import tell
@@ -124,4 +124,4 @@ if __name__ == "__main__":
     code = main()
     default_signals()
     sys.stdout.flush()
-    leave(code)
+    sys.exit(code)
