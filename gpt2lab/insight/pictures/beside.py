@@ -69,7 +69,7 @@ def _start(process: multiprocessing.process.BaseProcess) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
     try:
         with warnings.catch_warnings():
-            # Python 3.12 and later warn of threads: those that torch has drawn numbers with.
+            # Python 3.12 and later warn of threads; those that torch computes with hold no lock.
             warnings.filterwarnings("ignore", ".*is multi-threaded", DeprecationWarning)
             process.start()
     finally:
