@@ -55,7 +55,8 @@ def decode(
     own end; with its own draws, it gives what it gives alone.
 
     Args:
-        token_ids: prompts (B, P), padded on the right, P <= block_size.
+        token_ids: prompts (B, P), padded on the right, P <= block_size. This and the other tensors
+            may be on any device.
         lengths: of the prompts, (B,), each at least 1.
         limits: the length at which each row ends, (B,).
         draws: a uniform number for each new token of each row, (B, n); see `uniforms`.
@@ -65,6 +66,9 @@ def decode(
         num_alternatives: if not 0, steps have log-probabilities, and so many likeliest tokens.
         compiled: one graph for every position, as suits a GPU.
     """
+    device = where_tokens_are_chosen(model.device)
+    token_ids, lengths = token_ids.to(device), lengths.to(device)
+    limits, draws = limits.to(device), draws.to(device)
     P = token_ids.shape[1]
     start, end = int(lengths.min()), int(limits.max())
     stops = torch.tensor(sorted(stop_token_ids), dtype=torch.long, device=token_ids.device)
@@ -95,6 +99,11 @@ def decode(
         if seen is not None:
             seen.scatter_(1, chosen[:, None], True)
         logits = context.add(chosen)
+
+
+def where_tokens_are_chosen(device: torch.device) -> torch.device:
+    """The model's device; the CPU beside a GPU of Apple's, which has no fp64 for the draws."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 class Context:
@@ -131,9 +140,10 @@ class Context:
         # Not around the whole loop, which waits for whoever takes its steps.
         with self.model.evaluating():
             rows = token_ids[:1] if is_same else token_ids
-            hidden, cache = self.model.build_cache(rows, self.length)
+            hidden, cache = self.model.build_cache(rows.to(self.model.device), self.length)
         self.cache = cache.repeat_interleave(B, dim=2) if is_same else cache
-        return self.model.head(hidden[:, length - 1]).expand(B, -1)
+        logits = self.model.head(hidden[:, length - 1]).expand(B, -1)
+        return logits.to(token_ids.device)
 
     def add(self, token_ids: Tensor) -> Tensor:
         """A token behind each row, (B,), before which the oldest go if need be; logits (B, V)."""
@@ -145,8 +155,10 @@ class Context:
             return self.begin(kept, kept.shape[1])
         self.token_ids[:, self.position] = token_ids
         self.position += 1
+        own = token_ids[:, None].to(self.model.device)
         with self.model.evaluating():
-            return self.step(self.model, token_ids[:, None], self.cache, self.position - 1)
+            logits = self.step(self.model, own, self.cache, self.position - 1)
+        return logits.to(token_ids.device)
 
 
 def seen_tokens(token_ids: Tensor, own: Tensor, vocab_size: int) -> Tensor:
@@ -192,7 +204,7 @@ def generate_step(
         token_ids[:, :longest],
         lengths,
         limits=torch.full_like(lengths, T),
-        draws=uniforms(seed, range(B), T).to(token_ids.device),
+        draws=uniforms(seed, range(B), T),
         sampling=sampling or SamplingConfig(temperature=0),
         stop_token_ids=stop_token_ids or (),
     )

@@ -195,20 +195,20 @@ def steps_of(
     stop_token_ids: Collection[int],
 ) -> Iterator[Step]:
     """The loop over rows that fit the context, each with its room, as the settings want it."""
-    device = model.device
-    lengths = torch.tensor([len(row) for row, _ in rows], device=device)
-    limits = lengths + torch.tensor([room for _, room in rows], device=device)
+    lengths = torch.tensor([len(row) for row, _ in rows])
+    limits = lengths + torch.tensor([room for _, room in rows])
     most = max(room for _, room in rows)
+    on_gpu = model.device.type == "cuda"
     pays = most >= PAYS_TO_COMPILE or settings.interactive
     return decode(
         model,
-        pack([row for row, _ in rows])["token_ids"].to(device),
+        pack([row for row, _ in rows])["token_ids"],
         lengths,
         limits,
-        uniforms(settings.seed, numbers, most).to(device),
+        uniforms(settings.seed, numbers, most),
         settings.sampling,
         stop_token_ids=stop_token_ids,
         beyond_context=settings.beyond_context,
         num_alternatives=NUM_ALTERNATIVES if settings.logprobs else 0,
-        compiled=device.type == "cuda" and (pays if settings.compile is None else settings.compile),
+        compiled=on_gpu and (pays if settings.compile is None else settings.compile),
     )

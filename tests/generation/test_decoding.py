@@ -8,6 +8,7 @@ import torch
 from gpt2lab.config import SamplingConfig
 from gpt2lab.errors import DataError
 from gpt2lab.generation import decode, generate, generate_step, pack
+from gpt2lab.generation.decoding import where_tokens_are_chosen
 from gpt2lab.generation.samplers import uniforms
 from gpt2lab.model import GPT2
 
@@ -327,3 +328,8 @@ def test_a_compiler_that_fails_is_told_of_once_and_done_without(model):
         assert torch.equal(step(model, torch.tensor([[1]]), cache, 5), expected)
     with warnings.catch_warnings(action="error"):
         assert torch.equal(step(model, torch.tensor([[1]]), cache, 5), expected)
+
+
+def test_beside_a_device_without_fp64_tokens_are_chosen_on_the_cpu():
+    for device, expected in (("mps", "cpu"), ("cuda", "cuda"), ("cpu", "cpu")):
+        assert where_tokens_are_chosen(torch.device(device)).type == expected
