@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from gpt2lab.launch.started import started, with_devices
 from gpt2lab.lightning_module import GPT2LightningModule
 from gpt2lab.lock import lock
 from gpt2lab.model import GPT2
-from gpt2lab.precision import chosen_precision, device_type
+from gpt2lab.precision import chosen_precision, device_type, has_bf16
 from gpt2lab.resume import (
     Origin,
     Restart,
@@ -76,12 +76,8 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     settings = parse(plain(settings))
     printable = printable or plain(settings)
     launch.check_devices(settings)
-    if settings.max_restarts and (settings.world_size == 1 or started()):
-        whose = "one device" if settings.world_size == 1 else "ranks that others have started"
-        warnings.warn(
-            f"max_restarts: is without effect on {whose}; start the run again with resume=auto",
-            stacklevel=2,
-        )
+    for doubt in doubts(settings):
+        warnings.warn(doubt, stacklevel=2)
     if (member := joined.member()) is None:
         return in_folder(settings, printable, None)
     with member:
@@ -94,6 +90,19 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
             return Result(folder, {})
         source = None if checkpoint else source_of(settings)
         return train(settings, printable, folder, checkpoint, source, rank=member.place.rank)
+
+
+def doubts(settings: TrainConfig) -> Iterator[str]:
+    """What can be done, and is hardly what was meant."""
+    if settings.max_restarts and (settings.world_size == 1 or started()):
+        whose = "one device" if settings.world_size == 1 else "ranks that others have started"
+        yield f"max_restarts: is without effect on {whose}; start the run again with resume=auto"
+    device = device_type(settings.trainer.get("accelerator"))
+    if device == "cpu" and settings.precision is Precision.bf16 and not has_bf16(device):
+        yield (
+            "precision: this processor has no bf16, which then takes it two to three times as long "
+            "as fp32; precision=auto takes what is faster"
+        )
 
 
 def fit_and_show(settings: TrainConfig, printable: dict[str, Any]) -> int:

@@ -36,15 +36,18 @@ def chosen_precision(
         return precision
     if precision is not Precision.auto:
         return precision
+    is_narrow = device_type == "cpu" and trained_width is not None and trained_width <= NARROW
+    return Precision.bf16 if has_bf16(device_type) and not is_narrow else Precision.fp32
+
+
+def has_bf16(device_type: str) -> bool:
+    """Whether products in bf16 are the hardware's own, and not made of others."""
     if device_type == "cuda":
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device_type == "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        bf16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-        bf16 = bf16 and (trained_width is None or trained_width > NARROW)
-    else:
-        bf16 = False
-    return Precision.bf16 if bf16 else Precision.fp32
+        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
 
 
 def device_type(accelerator: str | None) -> str:

@@ -12,7 +12,7 @@ from gpt2lab.checkpoint import find_checkpoint, load_checkpoint
 from gpt2lab.config import Precision, TrainConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import CheckpointError, ConfigError, DataError
-from gpt2lab.experiment import choose_precision, fit
+from gpt2lab.experiment import choose_precision, doubts, fit
 from gpt2lab.metrics import read_metrics
 from gpt2lab.targets import resolve_target
 
@@ -311,3 +311,13 @@ def test_auto_precision_is_what_the_processor_has(monkeypatch):
         assert choose_precision(settings) is expected
     settings.precision = Precision.fp32
     assert choose_precision(settings) is Precision.fp32
+
+
+def test_bf16_on_a_processor_without_it_is_doubted_and_done(monkeypatch):
+    settings = settings_from("train", ["trainer=cpu", "precision=bf16"]).settings
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    (doubt,) = doubts(settings)
+    assert doubt.startswith("precision: this processor has no bf16")
+    assert choose_precision(settings) is Precision.bf16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert not [*doubts(settings)]
