@@ -72,6 +72,26 @@ def check_unlocked(folder: Path) -> None:
         os.close(descriptor)
 
 
+def at_work(folder: Path) -> dict[str, Any] | None:
+    """Who is at work in the folder, by what its lock says; it is not taken, not even to see.
+
+    Returns:
+        None if nobody is. Of a process of another machine nobody can say whether it is still there.
+    """
+    path = folder.resolve() / LOCK
+    if path in _held:  # which another descriptor, closed, would give up
+        return myself()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        found = _read(descriptor)
+    finally:
+        os.close(descriptor)
+    return found if is_alive(found) else None
+
+
 def _taken(path: Path, folder: Path) -> int:
     """A descriptor of the locked file."""
     while True:

@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.config import HIGHER_IS_BETTER
 from gpt2lab.durable import write_whole
 
 
@@ -17,6 +18,23 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     # Of longer lines, which none of ours is, csv would make an error of the whole file.
     lines = [line for line in text.splitlines() if len(line) <= csv.field_size_limit()]
     return [row for row in csv.DictReader(lines) if _is_whole(row)]
+
+
+def last_and_best(
+    rows: Iterable[Mapping[str, str]],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The last value of each metric, and the best of each that a run can be judged by."""
+    last: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for row in rows:
+        for name, text in row.items():
+            if name == "step" or not text:
+                continue
+            last[name] = float(text)
+            if name in HIGHER_IS_BETTER:
+                choose = max if HIGHER_IS_BETTER[name] else min
+                best[name] = choose(best.get(name, last[name]), last[name])
+    return last, best
 
 
 def _is_whole(row: dict[str, str]) -> bool:

@@ -10,23 +10,13 @@ from rich.text import Text
 from gpt2lab.callbacks import Stop, Throughput
 from gpt2lab.config import HIGHER_IS_BETTER
 from gpt2lab.measure import peak_bytes
-from gpt2lab.metrics import read_metrics
+from gpt2lab.metrics import last_and_best, read_metrics
 from gpt2lab.samples import answers, continuations
 
 
 def summarize(metrics: Path, module: Any, throughput: Throughput, stop: Stop) -> dict[str, Any]:
     """The content of summary.json."""
-    rows = read_metrics(metrics)
-    last: dict[str, float] = {}
-    best: dict[str, float] = {}
-    for row in rows:
-        for name, text in row.items():
-            if name == "step" or not text:
-                continue
-            last[name] = float(text)
-            if name in HIGHER_IS_BETTER:
-                choose = max if HIGHER_IS_BETTER[name] else min
-                best[name] = choose(best.get(name, last[name]), last[name])
+    last, best = last_and_best(read_metrics(metrics))
     steps, mfu, peak = module.trainer.global_step, throughput.mfu, throughput.peak
     return {
         "last": last,

@@ -12,6 +12,7 @@ from gpt2lab.config.settings import (
     ExportConfig,
     InsightConfig,
     PlanConfig,
+    RunsConfig,
     SampleConfig,
     SweepConfig,
     TrainConfig,
@@ -53,6 +54,7 @@ COMMAND_LINES = {
     "insight": CommandLine(InsightConfig, (), quoted='prompt="a b"'),
     "explore": CommandLine(ExploreConfig, (), quoted='prompt="a b"'),
     "evaluate": CommandLine(EvaluateConfig, (), quoted='data="a b"'),
+    "runs": CommandLine(RunsConfig, (), quoted='a="a b"'),
     "sweep": CommandLine(SweepConfig, (), word="STUDY"),
 }
 # They are told what train would be told, plan some more.

@@ -8,6 +8,7 @@ from gpt2lab.config.check.explore import explore_problems
 from gpt2lab.config.check.export import export_problems
 from gpt2lab.config.check.insight import insight_problems
 from gpt2lab.config.check.ranges import range_problems
+from gpt2lab.config.check.runs import runs_problems
 from gpt2lab.config.check.sample import sample_problems
 from gpt2lab.config.check.study import sweep_problems
 from gpt2lab.config.check.train import train_problems
@@ -17,6 +18,7 @@ from gpt2lab.config.settings import (
     ExportConfig,
     InsightConfig,
     PlanConfig,
+    RunsConfig,
     SampleConfig,
     SweepConfig,
     TrainConfig,
@@ -30,6 +32,7 @@ RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     InsightConfig: insight_problems,
     EvaluateConfig: evaluate_problems,
     PlanConfig: train_problems,
+    RunsConfig: runs_problems,
     SweepConfig: sweep_problems,
 }
 """What must hold between the settings of each command line."""

@@ -57,6 +57,9 @@ from gpt2lab.config.settings.plan import (
     Hardware,
     PlanConfig,
 )
+from gpt2lab.config.settings.runs import (
+    RunsConfig,
+)
 from gpt2lab.config.settings.sample import (
     BeyondContext,
     SampleConfig,
@@ -102,6 +105,7 @@ __all__ = [
     "Pruner",
     "Quantize",
     "Range",
+    "RunsConfig",
     "SampleConfig",
     "Sampler",
     "SamplingConfig",

@@ -1,0 +1,1 @@
+"""What runs there are, read from their folders alone: no torch, no checkpoint is opened."""
