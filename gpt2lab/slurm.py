@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config.settings import TrainConfig
+from gpt2lab.config import TrainConfig
 from gpt2lab.run_folder import command, folder_of, is_finished, read_json
 
 TIMEOUT_S = 60.0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gpt2lab.config import TextConfig, TextSource
 from gpt2lab.config.compose import settings_from
-from gpt2lab.config.settings import TextConfig, TextSource
 
 COMMAND = [sys.executable, "-m", "gpt2lab.prepare"]
 PRESETS = {

@@ -6,17 +6,15 @@ A new one is a file in `settings` and one in `check`, conf/<name>.yaml, which be
 
 from dataclasses import dataclass, replace
 
-from gpt2lab.config.settings import (
-    EvaluateConfig,
-    ExploreConfig,
-    ExportConfig,
-    InsightConfig,
-    PlanConfig,
-    RunsConfig,
-    SampleConfig,
-    SweepConfig,
-    TrainConfig,
-)
+from gpt2lab.config.settings.evaluate import EvaluateConfig
+from gpt2lab.config.settings.explore import ExploreConfig
+from gpt2lab.config.settings.export import ExportConfig
+from gpt2lab.config.settings.insight import InsightConfig
+from gpt2lab.config.settings.plan import PlanConfig
+from gpt2lab.config.settings.runs import RunsConfig
+from gpt2lab.config.settings.sample import SampleConfig
+from gpt2lab.config.settings.study import SweepConfig
+from gpt2lab.config.settings.train import TrainConfig
 
 
 @dataclass(frozen=True)

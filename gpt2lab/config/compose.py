@@ -29,7 +29,7 @@ from gpt2lab.config.conf_dir import conf_dir, groups
 from gpt2lab.config.overrides import parse_overrides, sifted, translated
 from gpt2lab.config.parse import field_types, parse
 from gpt2lab.config.redact import REDACTED, printable, remember
-from gpt2lab.config.settings import SHAPES, TrainConfig
+from gpt2lab.config.settings.train import SHAPES, TrainConfig
 from gpt2lab.errors import ConfigError
 
 WHERE = ("name", "runs_dir", "resume", "allow_nonfinite")

@@ -14,7 +14,7 @@ from typing import Any
 from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.config.conf_dir import groups
 from gpt2lab.config.parse import field_types
-from gpt2lab.config.settings import SHAPES
+from gpt2lab.config.settings.train import SHAPES
 
 _USAGE = """\
 {purpose}

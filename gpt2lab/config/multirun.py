@@ -17,7 +17,7 @@ from gpt2lab.config.compose import compose, from_config, register_schemas
 from gpt2lab.config.conf_dir import conf_dir
 from gpt2lab.config.overrides import parse_overrides
 from gpt2lab.config.redact import is_secret, mask, redacted, redacted_arguments
-from gpt2lab.config.settings import TrainConfig
+from gpt2lab.config.settings.train import TrainConfig
 from gpt2lab.errors import ConfigError, Gpt2labError
 
 # Composing takes a twentieth of a second; larger grids are checked as each job begins.

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 from gpt2lab.config.check import problems
 from gpt2lab.config.check.ranges import range_problems
 from gpt2lab.config.check.train import model_problems
-from gpt2lab.config.settings import SHAPES, GPT2Config, TrainConfig
+from gpt2lab.config.settings.model import GPT2Config
+from gpt2lab.config.settings.train import SHAPES, TrainConfig
 from gpt2lab.errors import ConfigError
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpt2lab.config.settings import TextConfig
+from gpt2lab.config import TextConfig
 from gpt2lab.data.verify import PREPARE, TokenFile, check, size_of
 from gpt2lab.errors import DataError
 from gpt2lab.tokenizer import CharTokenizer, Tokenizer, from_plain, gpt2_tokenizer

@@ -9,9 +9,9 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
+from gpt2lab.config import Direction
 from gpt2lab.config.changes import shown
 from gpt2lab.config.check.study import Parameter
-from gpt2lab.config.settings import Direction
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.results import ranked
 from gpt2lab.sweep.space import distribution

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt2lab.config import HIGHER_IS_BETTER, TrainConfig, parse_stop_at
+from gpt2lab.config import HIGHER_IS_BETTER, Direction, StudyConfig, TrainConfig, parse_stop_at
 from gpt2lab.config.check.study import BEST, FROM_SUMMARY, TO_TARGET, direction_of
-from gpt2lab.config.settings import Direction, StudyConfig
 
 
 def directions(config: StudyConfig) -> list[Direction]:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpt2lab.config import Direction
 from gpt2lab.config.changes import shown
-from gpt2lab.config.settings import Direction
 from gpt2lab.statistics import ALPHA_INVERSE, Interval, few_interval, unlike
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.study import Study

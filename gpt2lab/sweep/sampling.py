@@ -12,8 +12,8 @@ import numpy as np
 import optuna
 from optuna import pruners, samplers
 
+from gpt2lab.config import Pruner, Sampler, StudyConfig
 from gpt2lab.config.check.study import Parameter
-from gpt2lab.config.settings import Pruner, Sampler, StudyConfig
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import space
 

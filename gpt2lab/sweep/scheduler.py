@@ -18,7 +18,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gpt2lab.config.settings import OnFail, Pruner
+from gpt2lab.config import OnFail, Pruner
 from gpt2lab.errors import RunError
 from gpt2lab.signals import ASKED, Signalled
 from gpt2lab.sweep import goals, outcome, space

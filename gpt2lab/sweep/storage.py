@@ -16,9 +16,9 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from gpt2lab.config import Direction
 from gpt2lab.config.changes import shown
 from gpt2lab.config.redact import learn
-from gpt2lab.config.settings import Direction
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep.study import DATABASE
 

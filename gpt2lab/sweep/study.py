@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import gpt2lab
-from gpt2lab.config import TrainConfig, parse, plain
+from gpt2lab.config import StudyConfig, SweepConfig, TrainConfig, parse, plain
 from gpt2lab.config.check.metrics import unmeasured_on
 from gpt2lab.config.check.study import (
     BEST,
@@ -29,7 +29,6 @@ from gpt2lab.config.check.study import (
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.parse import near
 from gpt2lab.config.redact import REDACTED, redacted_arguments
-from gpt2lab.config.settings import StudyConfig, SweepConfig
 from gpt2lab.durable import check_writable
 from gpt2lab.errors import ConfigError, Gpt2labError
 from gpt2lab.run_folder import is_run

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from gpt2lab.config import SHAPES, TrainConfig
 from gpt2lab.config.conf_dir import groups
-from gpt2lab.config.settings import SHAPES, TrainConfig
 from tests.faults.lab import Lab, nothing_written, row
 
 OVERRIDES = 10_000

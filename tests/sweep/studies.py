@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2lab.config.settings import StudyConfig, TrainConfig
+from gpt2lab.config import StudyConfig, TrainConfig
 from gpt2lab.sweep.run import run
 from gpt2lab.sweep.study import Study
 

@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from gpt2lab.config import Direction, Sampler
 from gpt2lab.config.compose import settings_from
-from gpt2lab.config.settings import Direction, Sampler
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import answers, experiment, report, results
 from gpt2lab.sweep.axes import Height, Scale

@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
 from gpt2lab import launch
-from gpt2lab.config.settings import OnFail, Pruner, Sampler
+from gpt2lab.config import OnFail, Pruner, Sampler
 from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.signals import ASKED
 from gpt2lab.sweep import claims, outcome, space

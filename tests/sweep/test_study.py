@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpt2lab.config.settings import Direction, Sampler
+from gpt2lab.config import Direction, Sampler
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep.experiment import experiment
 from gpt2lab.sweep.goals import curve, directions, is_turned, values

@@ -12,17 +12,15 @@ from gpt2lab.config.check.runs import runs_problems
 from gpt2lab.config.check.sample import sample_problems
 from gpt2lab.config.check.study import sweep_problems
 from gpt2lab.config.check.train import train_problems
-from gpt2lab.config.settings import (
-    EvaluateConfig,
-    ExploreConfig,
-    ExportConfig,
-    InsightConfig,
-    PlanConfig,
-    RunsConfig,
-    SampleConfig,
-    SweepConfig,
-    TrainConfig,
-)
+from gpt2lab.config.settings.evaluate import EvaluateConfig
+from gpt2lab.config.settings.explore import ExploreConfig
+from gpt2lab.config.settings.export import ExportConfig
+from gpt2lab.config.settings.insight import InsightConfig
+from gpt2lab.config.settings.plan import PlanConfig
+from gpt2lab.config.settings.runs import RunsConfig
+from gpt2lab.config.settings.sample import SampleConfig
+from gpt2lab.config.settings.study import SweepConfig
+from gpt2lab.config.settings.train import TrainConfig
 
 RULES: dict[type, Callable[[Any], Iterator[str]]] = {
     TrainConfig: train_problems,

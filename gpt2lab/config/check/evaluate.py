@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gpt2lab.config.changes import shown
 from gpt2lab.config.check.sample import checkpoint_problems, read_precision_problems
-from gpt2lab.config.settings import EvaluateConfig, Task
+from gpt2lab.config.settings.evaluate import EvaluateConfig, Task
 
 WITHOUT_WINDOWS = ("lambada", "hellaswag", "cbt", "sort")
 """Tasks that ask about single places, not about a whole text."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from gpt2lab.config.check.sample import checkpoint_problems, text_problems
-from gpt2lab.config.settings import ExploreConfig
+from gpt2lab.config.settings.explore import ExploreConfig
 
 SHORTEST_TOKEN = 8
 WORDS_OF_AN_ADDRESS = re.compile(r"[A-Za-z0-9._~-]*")

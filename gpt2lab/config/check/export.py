@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gpt2lab.config.check.sample import checkpoint_problems
-from gpt2lab.config.settings import ExportConfig, ExportFormat, StoredPrecision
+from gpt2lab.config.settings.export import ExportConfig, ExportFormat, StoredPrecision
 
 
 def export_problems(config: ExportConfig) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gpt2lab.config.check.sample import checkpoint_problems, text_problems
-from gpt2lab.config.settings import InsightConfig
+from gpt2lab.config.settings.insight import InsightConfig
 
 
 def insight_problems(config: InsightConfig) -> Iterator[str]:

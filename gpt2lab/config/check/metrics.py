@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from gpt2lab.config.settings import DataConfig, TextConfig
+from gpt2lab.config.settings.data import DataConfig, TextConfig
 
 HIGHER_IS_BETTER = {
     "val/loss": False,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gpt2lab.config.check.metrics import HIGHER_IS_BETTER
-from gpt2lab.config.settings import RunsConfig
+from gpt2lab.config.settings.runs import RunsConfig
 
 
 def runs_problems(config: RunsConfig) -> Iterator[str]:

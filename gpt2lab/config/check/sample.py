@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from gpt2lab.config.changes import shown
-from gpt2lab.config.settings import Precision, SampleConfig, SamplingConfig
+from gpt2lab.config.settings.machine import Precision
+from gpt2lab.config.settings.sample import SampleConfig, SamplingConfig
 
 
 def checkpoint_problems(checkpoint: str | None) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpt2lab.config.check.metrics import HIGHER_IS_BETTER
-from gpt2lab.config.settings import Direction, Pruner, Sampler, StudyConfig, SweepConfig
+from gpt2lab.config.settings.study import Direction, Pruner, Sampler, StudyConfig, SweepConfig
 
 FROM_SUMMARY = {
     "steps": Direction.minimize,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from gpt2lab.config.settings import TrainConfig
+from gpt2lab.config.settings.train import TrainConfig
 
 HOMES = ("lightning", "gpt2lab")
 """The packages whose classes a `_target_` may name."""

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 from gpt2lab.config.check.metrics import stop_at_problems
 from gpt2lab.config.check.targets import target_problems
-from gpt2lab.config.settings import (
-    CosineConfig,
-    GPT2Config,
+from gpt2lab.config.settings.data import (
     PairsConfig,
     PairsSource,
     SortConfig,
     TextConfig,
     TextSource,
-    TrainConfig,
 )
+from gpt2lab.config.settings.model import GPT2Config
+from gpt2lab.config.settings.optim import CosineConfig
+from gpt2lab.config.settings.train import TrainConfig
 
 # Bytes: file systems take 255, and a multirun adds the number of the job.
 LONGEST_NAME = 200

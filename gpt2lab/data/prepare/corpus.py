@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config.settings import TextConfig, TextSource, TrainConfig, Vocabulary
+from gpt2lab.config import TextConfig, TextSource, TrainConfig, Vocabulary
 from gpt2lab.data.prepare import batches as batching
 from gpt2lab.data.prepare.batches import TRAIN, VAL, batches
 from gpt2lab.data.prepare.encode import Encoder, encoded

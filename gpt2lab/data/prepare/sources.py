@@ -15,7 +15,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpt2lab.config.settings import TextConfig, TextSource
+from gpt2lab.config import TextConfig, TextSource
 from gpt2lab.data.prepare import builtin
 from gpt2lab.data.prepare.files import KNOWN, Document, FileReader, kind_of, local_files
 from gpt2lab.errors import DataError
