@@ -53,6 +53,10 @@ class Claims:
             _table.metadata.create_all(engine)
         _table.metadata.create_all(engine)
 
+    def close(self) -> None:
+        """Leave the database: what was written ahead comes to stand in the file itself."""
+        self._engine.dispose()
+
     def take(self, trial_id: int) -> bool:
         """Whether the point is this process's from here on, or was before."""
         where = self._of_study & (_table.c.trial_id == trial_id)

@@ -1,7 +1,7 @@
 """A study from its settings to its results."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -47,7 +47,7 @@ def run(
     """
     check_installed(study.config)
     kept, claims = begun(study)
-    with failing_as(RunError, place(study.config.storage, study.folder)):
+    with failing_as(RunError, place(study.config.storage, study.folder)), closing(claims):
         Scheduler(study, kept, claims, study.slots, start, module, on_trial).run()
         points = points_of(kept, study.folder)
     if points and all(point.state is State.failed for point in points):
@@ -128,7 +128,8 @@ def folder_points(folder: Path, storage: str | None = None) -> list[Point]:
         ConfigError: if the database cannot be read, or knows no such study.
     """
     opened, where = open_storage(storage, folder), place(storage, folder)
-    with failing_as(ConfigError, where):
+    with failing_as(ConfigError, where), ExitStack() as at_the_end:
+        at_the_end.callback(opened.engine.dispose)
         try:
             return points_of(optuna.load_study(study_name=folder.name, storage=opened), folder)
         except KeyError as error:

@@ -156,3 +156,11 @@ def test_the_order_of_a_base_means_nothing(tmp_path):
     check_same(study, {"study.base": ["b=2", "a=1"]})
     with pytest.raises(ConfigError, match=r"study\.base"):
         check_same(study, {"study.base": ["b=2"]})
+
+
+def test_a_database_is_left_whole_while_the_process_goes_on(tmp_path):
+    study = stub_study(tmp_path / "s", trials=2)
+    run(study, module=STUB)
+    assert [file.name for file in study.folder.glob("study.db*")] == ["study.db"]
+    folder_points(study.folder)
+    assert [file.name for file in study.folder.glob("study.db*")] == ["study.db"]
