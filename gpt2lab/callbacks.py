@@ -74,9 +74,8 @@ class Throughput(Callback):
             self._mark = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        assert self._mark is not None
         now = time.perf_counter()
-        self.seconds += now - self._mark
+        self.seconds += now - (now if self._mark is None else self._mark)
         self.steps += 1
         self._mark = now  # the next batch's loading counts too
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -87,6 +86,8 @@ class Throughput(Callback):
     def _since_last_record(self) -> dict[str, float]:
         steps = self.steps - self._at_last_record[0]
         seconds = self.seconds - self._at_last_record[1]
+        if not seconds:
+            return {}
         metrics = {"train/tokens_per_second": steps * self.tokens_per_step / seconds}
         mfu = self.utilisation(steps, seconds)
         return metrics if mfu is None else metrics | {"train/mfu": mfu}
@@ -104,6 +105,9 @@ class Throughput(Callback):
             log.info("peak of all devices: %.4g FLOP/s, %s", rate, peak.source)
 
     def on_validation_start(self, *_: Any) -> None:
+        self._mark = None
+
+    def on_save_checkpoint(self, *_: Any) -> None:
         self._mark = None
 
 

@@ -131,12 +131,14 @@ def in_folder(
 
     build_strategy(settings)  # what is wrong with its arguments comes before a folder is there
     folder = run_folder.folder_of(settings)
+    # Asked once: a run that another process begins from here on is refused by its lock.
+    is_there = run_folder.is_run(folder)
     with ExitStack() as held:
-        if settings.resume is not None and run_folder.is_run(folder):
+        if settings.resume is not None and is_there:
             held.enter_context(lock(folder))  # before anything in it is read
         checkpoint = place(settings, folder)
         source = None if checkpoint else source_of(settings)
-        if not run_folder.is_run(folder):
+        if not is_there:
             held.enter_context(run_folder.made(folder))
         elif checkpoint and settings.resume == "auto" and (key := finished(checkpoint, settings)):
             clean(folder / "checkpoints")

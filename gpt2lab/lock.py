@@ -11,6 +11,8 @@ import fcntl
 import json
 import os
 import platform
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,6 +25,9 @@ LOCK = "lock"
 
 # What file systems without record locks answer: some network ones, where they are not set up.
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+FLOCK = "hhqqi"
+"""Linux' struct flock of 64 bits: type, whence, start, length, process."""
 
 _held: set[Path] = set()
 
@@ -73,10 +78,11 @@ def check_unlocked(folder: Path) -> None:
 
 
 def at_work(folder: Path) -> dict[str, Any] | None:
-    """Who is at work in the folder, by what its lock says; it is not taken, not even to see.
+    """Who is at work in the folder; the lock is not taken, not even to see.
 
     Returns:
-        None if nobody is. Of a process of another machine nobody can say whether it is still there.
+        What the process says of itself, {} if that cannot be read; None if nobody is at work. Where
+        the system does not say who has a lock, a process of another machine is taken to be there.
     """
     path = folder.resolve() / LOCK
     if path in _held:  # which another descriptor, closed, would give up
@@ -86,10 +92,24 @@ def at_work(folder: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        found = _read(descriptor)
+        found, is_locked = _read(descriptor), _is_locked(descriptor)
     finally:
         os.close(descriptor)
-    return found if is_alive(found) else None
+    if is_locked is None:
+        is_locked = is_alive(found)
+    return found if is_locked else None
+
+
+def _is_locked(descriptor: int) -> bool | None:
+    """Whether another process has the lock, by the kernel; None where it does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    question = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, question)
+    except OSError:
+        return None
+    return bool(struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK)
 
 
 def _taken(path: Path, folder: Path) -> int:
@@ -126,11 +146,12 @@ def _take(descriptor: int, folder: Path) -> None:
 def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process that wrote this is still there; of another place nobody can say no."""
     pid = holder.get("pid")
-    if not isinstance(pid, int) or pid == os.getpid():
+    if not isinstance(pid, int):
         return False
     if not is_here(holder):
         return True
-    return _born(pid) is not None and _born(pid) == holder.get("born", _born(pid))
+    born = None if pid == os.getpid() else _born(pid)
+    return born is not None and born == holder.get("born", born)
 
 
 def is_here(holder: dict[str, Any]) -> bool:
@@ -176,8 +197,8 @@ def myself() -> dict[str, Any]:
 
 def _sign(descriptor: int) -> None:
     with suppress(OSError):  # a full disk: it is the kernel's lock that counts
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(myself()).encode() + b"\n", 0)
+        # In this order there is a signature at any moment.
+        os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(myself()).encode() + b"\n", 0))
 
 
 def _read(descriptor: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    # Of longer lines, which none of ours is, csv would make an error of the whole file.
+    # Of a longer line, which none of ours is, csv would make an error of the whole file; and of a
+    # quotation mark, which is damage, one cell of all that follows.
     lines = [line for line in text.splitlines() if len(line) <= csv.field_size_limit()]
-    return [row for row in csv.DictReader(lines) if _is_whole(row)]
+    return [row for row in csv.DictReader(lines, quoting=csv.QUOTE_NONE) if _is_whole(row)]
 
 
 def last_and_best(
@@ -30,10 +32,10 @@ def last_and_best(
         for name, text in row.items():
             if name == "step" or not text:
                 continue
-            last[name] = float(text)
-            if name in HIGHER_IS_BETTER:
+            last[name] = value = float(text)
+            if name in HIGHER_IS_BETTER and not math.isnan(value):
                 choose = max if HIGHER_IS_BETTER[name] else min
-                best[name] = choose(best.get(name, last[name]), last[name])
+                best[name] = choose(best.get(name, value), value)
     return last, best
 
 

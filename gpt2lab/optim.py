@@ -183,7 +183,9 @@ def linear_decay(step: int, start: int, end: int, final: float) -> float:
 
 
 def _progress(step: int, start: int, end: int) -> float:
-    return 1.0 if step >= end else max(0.0, (step - start) / (end - start))
+    if step >= end:
+        return 1.0
+    return max(0.0, (step - start) / max(1, end - start))  # a decay may begin at its end
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:

@@ -53,6 +53,23 @@ def test_speed_counts_training_alone(monkeypatch):
     assert throughput.tokens_per_second == pytest.approx(20)
 
 
+def test_a_save_between_two_steps_is_no_training(monkeypatch):
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr("gpt2lab.callbacks.time.perf_counter", lambda: next(clock))
+
+    class Trainer:
+        global_step = 1
+        log_every_n_steps = 10
+
+    throughput = Throughput(tokens_per_step=50)
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, None)
+    throughput.on_save_checkpoint(Trainer, None, {})  # 8 s
+    throughput.on_train_batch_start()
+    throughput.on_train_batch_end(Trainer, None)
+    assert throughput.seconds == 5
+
+
 def test_utilisation_is_the_share_of_all_devices_peak(monkeypatch):
     monkeypatch.setattr("gpt2lab.callbacks.peak_of", lambda *_: Peak(100.0, "a guess"))
     recorded = speed_of_two_steps(monkeypatch)

@@ -321,3 +321,17 @@ def test_bf16_on_a_processor_without_it_is_doubted_and_done(monkeypatch):
     assert choose_precision(settings) is Precision.bf16
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert not [*doubts(settings)]
+
+
+def test_a_folder_that_another_process_begins_meanwhile_is_refused(tmp_path, monkeypatch):
+    """Two starts with resume=auto: whoever is later finds a run where it saw none."""
+
+    def begun_meanwhile(settings, folder):
+        folder.mkdir(parents=True)
+        (folder / "receipt.json").write_text("{}")
+
+    monkeypatch.setattr("gpt2lab.experiment.place", begun_meanwhile)
+    folder = tmp_path / "a"
+    with pytest.raises(ConfigError, match="is there already"):
+        fit([*("model=nano", "data=sort", "name=a", "resume=auto"), f"runs_dir={tmp_path}"])
+    assert [path.name for path in folder.iterdir()] == ["receipt.json"]

@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from gpt2lab.errors import ConfigError
-from gpt2lab.lock import LOCK, check_unlocked, is_alive, lock, myself
+from gpt2lab.lock import LOCK, at_work, check_unlocked, is_alive, lock, myself
 
 HOLD = """
 import os, sys, time
@@ -170,3 +170,46 @@ def test_of_a_process_elsewhere_nobody_says_that_it_is_dead(place):
     dead = {"pid": 2**30}
     assert not is_alive({**myself(), **dead})
     assert is_alive({**myself(), **dead, place: "another"})
+
+
+def test_who_is_at_work_is_seen_without_taking_the_lock(tmp_path, hold):
+    assert at_work(tmp_path) is None
+    process = hold()
+    assert at_work(tmp_path)["pid"] == process.pid
+    os.truncate(tmp_path / LOCK, 0)  # a full disk, or the moment before it is signed
+    assert at_work(tmp_path) == {}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / LOCK).exists()
+    assert at_work(tmp_path) is None
+    with lock(tmp_path):
+        assert at_work(tmp_path)["pid"] == os.getpid()
+        hold_is_kept = subprocess.run([sys.executable, "-c", TAKE, str(tmp_path)], check=False)
+        assert hold_is_kept.returncode == 2  # to ask did not give up our own
+
+
+TAKE = """
+import sys
+from pathlib import Path
+from gpt2lab.errors import ConfigError
+from gpt2lab.lock import lock
+try:
+    with lock(Path(sys.argv[1])): pass
+except ConfigError:
+    sys.exit(2)
+"""
+
+
+def test_where_the_system_does_not_say_who_has_a_lock_its_signature_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    sign = myself() | {"pid": os.getppid()}
+    del sign["born"]
+    (tmp_path / LOCK).write_text(json.dumps(sign))
+    assert at_work(tmp_path)["pid"] == os.getppid()
+    (tmp_path / LOCK).write_text("")
+    assert at_work(tmp_path) is None
+
+
+def test_a_process_elsewhere_of_our_own_number_is_another():
+    assert is_alive(myself() | {"host": "another"})
+    assert not is_alive(myself())  # of before a restart of this machine's processes

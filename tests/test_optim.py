@@ -125,6 +125,7 @@ def test_a_learning_rate_set_on_the_pair_reaches_both(tiny_model):
         (CosineConfig(decay_steps=50, final_lr_ratio=0), {25: 0.5, 50: 0, 80: 0}),
         (WSDConfig(decay_ratio=0.2), {0: 1, 80: 1, 90: 0.5, 100: 0}),
         (WSDConfig(warmup_steps=9, decay_ratio=1, final_lr_ratio=0.5), {9: 1, 100: 0.5}),
+        (WSDConfig(decay_ratio=0.001), {0: 1, 99: 1, 100: 0}),  # less than half a step of decay
         (CosineConfig(warmup_steps=100, final_lr_ratio=0.1), {99: 100 / 101, 100: 0.1}),
     ],
 )

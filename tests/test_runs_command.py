@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 
@@ -12,8 +11,7 @@ import pytest
 from gpt2lab.config import RunsConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.help import help_text
-from gpt2lab.lock import myself
-from gpt2lab.runs.run import Run, differences
+from gpt2lab.runs.run import Run, compared, differences
 from gpt2lab.runs.table import duration, number, show_difference, show_list
 
 COMMAND = [sys.executable, "-m", "gpt2lab.runs"]
@@ -22,6 +20,18 @@ step,train/loss,val/loss,val/perplexity,val/exact_match
 10,1.5,2.0,7.39,0.25
 20,1.25,1.5,4.48,0.75
 30,1.0,1.75,5.75,0.5
+"""
+
+BEST = ["1.5", "0.75"]
+"""The least loss, and the greatest exact match."""
+
+HOLD = """
+import sys
+from pathlib import Path
+from gpt2lab.lock import lock
+with lock(Path(sys.argv[1])):
+    print(flush=True)
+    input()
 """
 
 
@@ -61,7 +71,7 @@ def test_help_names_every_setting():
 
 
 def test_a_list_has_a_line_for_each_run_the_oldest_first_and_leaves_nothing(tmp_path):
-    leave(tmp_path / "runs" / "second", started="2026-02-01T10:00:00+0000")
+    leave(tmp_path / "runs" / "apple", started="2026-01-31T16:45:50+0100")
     leave(tmp_path / "runs" / "first")
     before = sorted(tmp_path.rglob("*"))
     done = start("show=[optim.lr,seed]", cwd=tmp_path)
@@ -82,14 +92,10 @@ def test_a_list_has_a_line_for_each_run_the_oldest_first_and_leaves_nothing(tmp_
         "85,584",
         "35",
         "0:01:05",
-        *ENDS,
+        *BEST,
     ]
-    assert second[0] == "second"
+    assert second[0] == "apple"  # 50 seconds later, east of Greenwich
     assert sorted(tmp_path.rglob("*")) == before
-
-
-ENDS = ["1.5", "0.75"]
-"""The best loss is the least, and the best exact match the greatest."""
 
 
 def test_the_best_by_a_metric_comes_first_and_a_run_without_it_last(tmp_path):
@@ -106,8 +112,11 @@ def test_the_best_by_a_metric_comes_first_and_a_run_without_it_last(tmp_path):
 
 def test_two_runs_differ_in_settings_circumstances_and_results(tmp_path):
     leave(tmp_path / "runs" / "first", git_revision="abc")
-    second = leave(tmp_path / "elsewhere" / "second", rate=0.002, git_revision="def")
+    second = leave(tmp_path / "elsewhere" / "second", rate=0.002, git_revision="abc")
     (second / "metrics.csv").write_text(METRICS + "40,0.5,0.5,1.65,1.0\n")
+    resumed = {"step": 30, "git_revision": "def", "precision": "bf16"}
+    receipt = json.loads((second / "receipt.json").read_text())
+    (second / "receipt.json").write_text(json.dumps(receipt | {"resumed": [{"step": 9}, resumed]}))
     done = start("a=first", f"b={second}", "json=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = lines(done)
@@ -117,13 +126,18 @@ def test_two_runs_differ_in_settings_circumstances_and_results(tmp_path):
         ["best", "val/loss", "1.5", "0.5"],
         ["last", "val/loss", "1.75", "0.5"],
         ["seconds", "0:01:05", "0:01:05"],
+        ["resumed_at_step", "30"],
     ):
         assert line in shown
     assert not any(line[:1] == ["seed"] for line in shown)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["settings"] == {"optim.lr": [0.001, 0.002]}
-    assert found["made_with"] == {"git_revision": ["abc", "def"]}
-    assert found["results"]["best val/loss"] == [1.5, 0.5]
+    assert found["made_with"] == {
+        "git_revision": ["abc", "def"],
+        "precision": [None, "bf16"],
+        "resumed_at_step": [None, 30],
+    }
+    assert found["results"]["best.val/loss"] == [1.5, 0.5]
     assert found["a"]["name"] == "first"
 
 
@@ -144,31 +158,33 @@ def test_a_state_is_how_the_run_ended(tmp_path, ended_by, state):
 
 def test_a_run_under_way_is_running_and_as_far_as_its_metrics(tmp_path):
     folder = leave(tmp_path / "a", ended_by=None)
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     with process:
-        sign = myself() | {"pid": process.pid}
-        del sign["born"]
-        (folder / "lock").write_text(json.dumps(sign))
+        process.stdout.readline()
         assert (Run("a", folder).state, Run("a", folder).steps) == ("running", 30)
-        process.stdin.close()
+        process.kill()
     assert Run("a", folder).state == "killed"
 
 
-def test_of_a_run_on_another_machine_nobody_here_can_say_whether_it_goes_on(tmp_path):
+def test_a_run_of_another_machine_is_said_to_run_there(tmp_path, monkeypatch):
     folder = leave(tmp_path / "a", ended_by=None)
-    elsewhere = {"pid": 1, "host": f"not-{platform.node()}"}
-    (folder / "lock").write_text(json.dumps(elsewhere))
-    assert Run("a", folder).state == f"running on not-{platform.node()}, or killed"
+    monkeypatch.setattr("gpt2lab.runs.run.at_work", lambda folder: {"pid": 1, "host": "another"})
+    assert Run("a", folder).state == "running on another"
 
 
 @pytest.mark.parametrize("name", ["receipt.json", "config.yaml", "metrics.csv", "summary.json"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b"[" * 9999, b'{"a": [', b"step\n1,2,3\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\0", b"[" * 9999, b'{"a": [', b"step\n1,2,3\n", b"&a {b: *a}"]
+)
 def test_damaged_files_leave_cells_empty(tmp_path, capsys, name, content):
     whole, damaged = Run("whole", leave(tmp_path / "whole")), Run("bad", leave(tmp_path / "bad"))
     (damaged.folder / name).write_bytes(content)
     show_list([whole, damaged], ["optim.lr"], {})
-    show_difference(whole, damaged)
-    assert "whole" in capsys.readouterr().out
+    show_difference(whole, damaged, compared(whole, damaged))
+    shown = capsys.readouterr().out
+    assert ("the settings of bad cannot be read" in shown) == (name == "config.yaml")
     assert damaged.as_json()["state"] == ("killed" if name == "summary.json" else "finished")
 
 
@@ -243,7 +259,11 @@ def test_numbers_have_four_digits_that_count(found, shown):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(None, ""), (65.2, "0:01:05"), (90_061, "1 day, 1:01:01")]
+    ("seconds", "shown"),
+    [
+        *((None, ""), ("x", ""), (float("nan"), ""), (1e20, ""), (-1, "")),
+        *((65.2, "0:01:05"), (90_061, "1 day, 1:01:01")),
+    ],
 )
 def test_durations_are_hours_minutes_and_seconds(seconds, shown):
     assert duration(seconds) == shown

@@ -1,7 +1,8 @@
 """One run, as its folder tells of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ WHERE = ("name", "runs_dir", "resume")
 """Settings by which a run is found, and no two are alike."""
 FIGURES = ("seconds", "tokens", "tokens_per_second", "mfu", "peak_memory_bytes")
 """Of summary.json: what a run took."""
+RESULTS = ("state", "stop_reason", "steps", *FIGURES)
+MADE_WITH = (
+    *("data", "init_from", "parameters", "precision", "world_size"),
+    *("git_revision", "versions", "machine"),
+)
+"""Of a receipt: what may explain that two runs differ."""
+
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,13 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Each setting by its dotted key, but for the run's name."""
+        """Each setting by its dotted key, but for where the run is."""
         try:
             found = yaml.safe_load((self.folder / run_folder.CONFIG).read_text("utf-8"))
+            every = dict(leaves(found)) if isinstance(found, dict) else {}
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return {}
-        found = dict(leaves(found)) if isinstance(found, dict) else {}
-        return {key: value for key, value in found.items() if key not in WHERE}
+        return {key: value for key, value in every.items() if key not in WHERE}
 
     @cached_property
     def metrics(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -72,17 +82,21 @@ class Run:
             return steps
         return int(self._rows[-1]["step"]) if self._rows else None
 
-    @property
+    @cached_property
     def state(self) -> str:
         """Running, or how it ended: without a word, if it was killed."""
         if (process := at_work(self.folder)) is not None:
-            return "running" if is_here(process) else f"running on {process.get('host')}, or killed"
+            return "running" if is_here(process) else f"running on {process.get('host')}"
         return STATES.get(str(self.summary.get("ended_by")), "killed")
 
     @property
-    def started(self) -> str:
-        """Date and time of its beginning, to the minute."""
-        return text(self.receipt.get("started"))[:16].replace("T", " ")
+    def started(self) -> datetime | None:
+        """When it was begun, with the offset from UTC there."""
+        try:
+            found = datetime.fromisoformat(text(self.receipt.get("started")))
+        except ValueError:
+            return None
+        return found if found.tzinfo is not None else None
 
     @property
     def data(self) -> str:
@@ -91,6 +105,15 @@ class Run:
         source = text(self.settings.get("data.source"))
         kind = text(self.settings.get("data.kind"))
         return text(named) or (source if source not in ("", "file", "files", "hub") else kind)
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What its receipt says of code, machine and data, as it was when it last went on."""
+        resumed = self.receipt.get("resumed")
+        leg = resumed[-1] if isinstance(resumed, list) and resumed else {}
+        facts = self.receipt | (leg if isinstance(leg, dict) else {})
+        found = {key: facts.get(key) for key in MADE_WITH}
+        return dict(leaves(found | {"resumed_at_step": facts.get("step")}))
 
     def as_json(self) -> dict[str, Any]:
         last, best = self.metrics
@@ -118,29 +141,45 @@ def runs_in(runs_dir: Path) -> list[Run]:
     Raises:
         ConfigError: if there is no such folder, or it cannot be read.
     """
-    if not runs_dir.is_dir():
-        raise ConfigError(f"runs_dir: there is no folder {runs_dir}; name the one that holds runs")
-    try:
-        found = [Run(path.name, path) for path in children(runs_dir) if run_folder.is_run(path)]
-    except OSError as error:
-        raise ConfigError(
-            f"runs_dir: {runs_dir} cannot be read ({error.strerror}); choose another folder"
-        ) from error
-    return sorted(found, key=lambda run: (run.started, run.name))
-
-
-def children(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.is_dir())
+    found = [Run(path.name, path) for path in children(runs_dir) if is_run(path)]
+    return sorted(found, key=lambda run: (run.started or EPOCH, run.name))
 
 
 def studies_in(runs_dir: Path) -> dict[str, int]:
-    """Folders there that hold runs themselves, with the number of them."""
-    counts = {
-        path.name: sum(map(run_folder.is_run, children(path)))
-        for path in sorted(children(runs_dir))
-        if not run_folder.is_run(path)
-    }
-    return {name: count for name, count in counts.items() if count}
+    """Folders there that hold runs themselves, with the number of them.
+
+    Raises:
+        ConfigError: as `runs_in` does.
+    """
+    counts = {}
+    for folder in children(runs_dir):
+        if not is_run(folder):
+            try:
+                counts[folder.name] = sum(is_run(path) for path in folder.iterdir())
+            except OSError:  # a file, or closed to us
+                continue
+    return {name: count for name, count in sorted(counts.items()) if count}
+
+
+def children(runs_dir: Path) -> list[Path]:
+    try:
+        return list(runs_dir.iterdir())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"runs_dir: there is no folder {runs_dir}; name the one that holds runs"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a name that can be none
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"runs_dir: {runs_dir} cannot be read ({why}); choose another folder"
+        ) from error
+
+
+def is_run(folder: Path) -> bool:
+    try:
+        return run_folder.is_run(folder)
+    except (OSError, ValueError):
+        return False
 
 
 def run_named(key: str, given: str, runs_dir: Path) -> Run:
@@ -152,7 +191,7 @@ def run_named(key: str, given: str, runs_dir: Path) -> Run:
         ConfigError: if there is none, with the name that was meant.
     """
     for folder in (runs_dir / given, Path(given).expanduser()):
-        if run_folder.is_run(folder):
+        if is_run(folder):
             return Run(given, folder)
     names = [run.name for run in runs_in(runs_dir)] if runs_dir.is_dir() else []
     mend = near(given, names) if names else "give the folder of a run"
@@ -173,3 +212,20 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[An
     """Both values, None for what is not there, of each key whose values differ."""
     keys = [*a, *(key for key in b if key not in a)]
     return {key: [a.get(key), b.get(key)] for key in keys if a.get(key) != b.get(key)}
+
+
+def compared(a: Run, b: Run) -> dict[str, dict[str, list[Any]]]:
+    """What differs of settings and circumstances, and all results; of each key both values."""
+    results = a.as_json() | flat(a), b.as_json() | flat(b)
+    keys = [*RESULTS, *sorted(flat(a) | flat(b), key=lambda key: key.startswith("last."))]
+    return {
+        "settings": differences(a.settings, b.settings),
+        "made_with": differences(a.made_with, b.made_with),
+        "results": {key: [found.get(key) for found in results] for key in keys},
+    }
+
+
+def flat(run: Run) -> dict[str, float]:
+    """best.val/loss and the like."""
+    last, best = run.metrics
+    return {f"best.{k}": v for k, v in best.items()} | {f"last.{k}": v for k, v in last.items()}
