@@ -47,7 +47,7 @@ def compile_blocks(
     wanted: bool | None,
     device: torch.device,
     backend: str = "inductor",
-    is_shared_out: bool = False,
+    is_sharded: bool = False,
 ) -> str:
     """Compile each block, if that is wanted and works; what was done, in words.
 
@@ -57,7 +57,7 @@ def compile_blocks(
     Args:
         wanted: None for NVIDIA GPUs alone; on a CPU it gains nothing.
         backend: of torch.compile.
-        is_shared_out: blocks and their norms have hooks that gather weights, at each of which a
+        is_sharded: blocks and their norms have hooks that gather weights, at each of which a
             graph would end; then it is what lies between them that is compiled.
     """
     if wanted is None:
@@ -70,11 +70,11 @@ def compile_blocks(
     # It would cut each block where a bucket of DDP's ends. Blocks are cuts enough: the buckets of
     # one are exchanged while the gradients of the next are computed.
     torch._dynamo.config.optimize_ddp = False
-    kinds = (CausalSelfAttention, MLP) if is_shared_out else (Block,)
+    kinds = (CausalSelfAttention, MLP) if is_sharded else (Block,)
     for part in model.transformer.h.modules():
         if isinstance(part, kinds):
             part.compile(backend=backend)
-    return "attention and MLP of each block" if is_shared_out else "each block"
+    return "attention and MLP of each block" if is_sharded else "each block"
 
 
 def eager(model: GPT2) -> AbstractContextManager[None]:

@@ -22,9 +22,9 @@ class Batch(NamedTuple):
     document's own <|endoftext|> belongs to it."""
     counted: Tensor | None = None
     """Where in the flattened targets those that count are, (n,) int64, rising; None where nobody
-    has looked yet, as `looked_at` does."""
+    has looked yet, as `with_counted` does."""
 
-    def looked_at(self) -> "Batch":
+    def with_counted(self) -> "Batch":
         """The same with `counted`. To look at a batch on a GPU the host waits for the GPU, and so
         looks before it is there."""
         (counted,) = (self.targets.flatten() != IGNORE).nonzero(as_tuple=True)

@@ -48,8 +48,8 @@ class FSDPStrategy(ModelParallelStrategy):
     ) -> None:
         super().__init__(tensor_parallel_size=1, process_group_backend=process_group_backend)
         self.reshard_after_forward = reshard_after_forward
-        self.shared: dict[str, Tensor] = {}
-        """What is shared out, by its names in the module."""
+        self.sharded: dict[str, Tensor] = {}
+        """What is sharded, by its names in the module."""
         self._saves = 0
 
     def setup_environment(self) -> None:
@@ -60,7 +60,7 @@ class FSDPStrategy(ModelParallelStrategy):
         super().setup(trainer)
         # Not to be asked of the module later: it may have whole weights in their place, by which
         # the main thread computes while another one saves.
-        self.shared = dict(self.lightning_module.named_parameters())  # type: ignore[union-attr]
+        self.sharded = dict(self.lightning_module.named_parameters())  # type: ignore[union-attr]
 
     def shard(self, model: GPT2) -> None:
         """Leave this rank its rows of a model that is the same on all of them."""
@@ -106,7 +106,7 @@ class FSDPStrategy(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return {name: ranks.own(tensor.detach()) for name, tensor in self.shared.items()}
+        return {name: ranks.own(tensor.detach()) for name, tensor in self.sharded.items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if isinstance(optimizer, LightningOptimizer):
@@ -135,11 +135,11 @@ class FSDPStrategy(ModelParallelStrategy):
     @torch.no_grad()
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         for name, rows in checkpoint["state_dict"].items():
-            ranks.own(self.shared[name]).copy_(rows)
+            ranks.own(self.sharded[name]).copy_(rows)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            optimizer.load_state_dict(shared_out(state, optimizer))
+            optimizer.load_state_dict(sharded(state, optimizer))
 
 
 def save_elsewhere(content: Content, path: Path, name: str) -> None:
@@ -151,7 +151,7 @@ def save_elsewhere(content: Content, path: Path, name: str) -> None:
 
 
 def rows_in(value: Any) -> Any:
-    """The same, with this rank's rows in place of every tensor that is shared out."""
+    """The same, with this rank's rows in place of every tensor that is sharded."""
     if isinstance(value, dict):
         return {key: rows_in(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -159,10 +159,10 @@ def rows_in(value: Any) -> Any:
     return ranks.own(value) if isinstance(value, Tensor) else value
 
 
-def shared_out(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimizer's state with each rank's rows joined to a tensor that is shared out.
+def sharded(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """An optimizer's state with each rank's rows joined to a tensor that is sharded.
 
-    Whatever is as large as its parameter is shared out as it is; a count of steps is not.
+    Whatever is as large as its parameter is sharded as it is; a count of steps is not.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -186,7 +186,7 @@ def shared_out(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
 
 
 def gathered(model: GPT2) -> GPT2 | None:
-    """A whole copy of a model that is shared out, on the first rank's CPU; None on the others.
+    """A whole copy of a model that is sharded, on the first rank's CPU; None on the others.
 
     To be called by all ranks, which gather one tensor after another.
     """

@@ -90,7 +90,7 @@ class GPT2LightningModule(LightningModule):
             self.model,
             self.settings.compile,
             strategy.root_device,
-            is_shared_out=self.is_shared_out,
+            is_sharded=self.is_sharded,
         )
         if isinstance(strategy, FSDPStrategy):
             strategy.shard(self.model)
@@ -150,10 +150,10 @@ class GPT2LightningModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch | list[Batch]:
-        """Training steps are cut into micro-batches on the host: see `Batch.looked_at`."""
+        """Training steps are cut into micro-batches on the host: see `Batch.with_counted`."""
         if not self.trainer.training:
-            return batch.looked_at().to(device)
-        return [part.looked_at().to(device) for part in self.parts(batch)]
+            return batch.with_counted().to(device)
+        return [part.with_counted().to(device) for part in self.parts(batch)]
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> int | None:
         # Lightning's way to leave before a step; it looks at should_stop only after one.
@@ -232,11 +232,11 @@ class GPT2LightningModule(LightningModule):
         words.
 
         Args:
-            norm: of the gradients that this rank has; where they are shared out, of its rows.
+            norm: of the gradients that this rank has; where they are sharded, of its rows.
         """
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        votes = ranks.sent(self.votes() if ranks.several() else [], loss.device)
-        if self.is_shared_out:
+        votes = ranks.on_device(self.votes() if ranks.several() else [], loss.device)
+        if self.is_sharded:
             # In float64: the square of a finite fp32 number may be beyond fp32.
             own = [loss[None].double(), votes.double(), norm[None].double().square()]
             loss_sum, *self.tallies, square = ranks.total(torch.cat(own)).tolist()
@@ -251,7 +251,7 @@ class GPT2LightningModule(LightningModule):
         return self._whole[0]
 
     @property
-    def is_shared_out(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether each rank has some rows of the weights only."""
         return isinstance(self.trainer.strategy, FSDPStrategy)
 
@@ -293,7 +293,7 @@ class GPT2LightningModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         batches = sum(self.trainer.num_val_batches)
-        (most,) = ranks.largest([batches], self.device) if self.is_shared_out else (batches,)
+        (most,) = ranks.largest([batches], self.device) if self.is_sharded else (batches,)
         self.missing_passes = int(most) - int(batches)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -324,7 +324,7 @@ class GPT2LightningModule(LightningModule):
         self.record(metrics)
         for metric in (self.val_loss, self.val_exact_match, self.val_token_accuracy):
             metric.reset()
-        if self.is_shared_out:
+        if self.is_sharded:
             self._whole = (gathered(self.model),)
 
     def record(self, metrics: dict[str, float]) -> None:

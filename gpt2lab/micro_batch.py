@@ -59,7 +59,7 @@ def fits(
         reserved = [torch.empty_like(tensor) for tensor in held_later]
         reserved.append(torch.empty(spare, dtype=torch.uint8, device=model.device))
         for part in share.split(rows)[:2]:
-            model.loss(part.looked_at().to(model.device)).backward()
+            model.loss(part.with_counted().to(model.device)).backward()
         del reserved
     except torch.OutOfMemoryError:
         return False

@@ -16,7 +16,7 @@ from gpt2lab.config import (
     ScheduleConfig,
     WSDConfig,
 )
-from gpt2lab.ranks import is_shared_out, own, own_rows
+from gpt2lab.ranks import is_sharded, own, own_rows
 
 SHARE = "share_of_lr"
 """In a group of parameters, the share of the learning rate that they have, if not all of it."""
@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     taken = {id(p) for p in hidden}
     if not isinstance(config, MuonConfig):
         return _adamw(model.parameters(), config, hidden)
-    kind = SharedMuon if any(map(is_shared_out, hidden)) else Muon
+    kind = ShardedMuon if any(map(is_sharded, hidden)) else Muon
     muon = kind(
         hidden,
         lr=config.lr,
@@ -90,8 +90,8 @@ def apart(
     return [group for group in found if group["params"]]
 
 
-class SharedMuon(Muon):
-    """Muon of matrices whose rows are shared out over the ranks.
+class ShardedMuon(Muon):
+    """Muon of matrices whose rows are sharded over the ranks.
 
     What is orthogonalised is a whole matrix: the momentum is added up by rows, the sum gathered,
     and of what Muon makes of it each rank takes its rows. All ranks do so at once.
@@ -194,7 +194,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """2-norm of all gradients together, of this rank's rows of those that are shared out.
+    """2-norm of all gradients together, of this rank's rows of those that are sharded.
 
     They are left as they are.
     """

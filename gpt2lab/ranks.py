@@ -39,7 +39,7 @@ def count() -> int:
     return dist.get_world_size() if several() else 1
 
 
-def sent(values: list[float], device: torch.device) -> Tensor:
+def on_device(values: list[float], device: torch.device) -> Tensor:
     """These numbers on a device; the host does not wait for the copy."""
     numbers = torch.tensor(values, dtype=torch.float32)
     if device.type == "cuda":
@@ -55,7 +55,7 @@ def largest(values: list[float], device: torch.device) -> list[float]:
     """
     if not several():
         return values
-    numbers = sent(values, device)
+    numbers = on_device(values, device)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return numbers.tolist()
 
@@ -78,18 +78,18 @@ def of_first(value: Any) -> Any:
 
 
 def own(tensor: Tensor) -> Tensor:
-    """This rank's rows of a tensor that is shared out over the ranks; any other as it is.
+    """This rank's rows of a tensor that is sharded over the ranks; any other as it is.
 
     What is done to them in place is done to that tensor.
     """
-    if not is_shared_out(tensor):
+    if not is_sharded(tensor):
         return tensor
     with torch.no_grad():
         return tensor.to_local()  # type: ignore[attr-defined]
 
 
 def own_rows(n: int) -> slice:
-    """Which of n rows this rank has of a tensor that is shared out."""
+    """Which of n rows this rank has of a tensor that is sharded."""
     return rows_of(n, dist.get_rank(), dist.get_world_size())
 
 
@@ -99,7 +99,7 @@ def rows_of(n: int, rank: int, count: int) -> slice:
     return slice(min(rank * each, n), min((rank + 1) * each, n))
 
 
-def is_shared_out(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """Whether it is a DTensor, whose module takes long to import where there is none."""
     return hasattr(tensor, "to_local")
 

@@ -131,7 +131,7 @@ def norm_of(tensors: list[Tensor]) -> float | str | None:
         return None
     # In float64, for the squares of finite fp32 numbers may be beyond fp32; some GPUs have none.
     square = sum(float(ranks.own(t).cpu().double().square().sum()) for t in tensors)
-    if ranks.is_shared_out(tensors[0]):
+    if ranks.is_sharded(tensors[0]):
         square = sum(ranks.joined([square]))
     return json_number(math.sqrt(square))
 

@@ -40,7 +40,7 @@ def build_trainer(
         val_check_interval=settings.eval_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        inference_mode=not settings.is_shared_out,  # what is gathered in it cannot be trained
+        inference_mode=not settings.is_sharded,  # what is gathered in it cannot be trained
         logger=loggers,
         callbacks=callbacks,
         # Lightning goes by SLURM's variables otherwise: other ranks, other checks, a requeue of its
@@ -69,7 +69,7 @@ def build_strategy(settings: TrainConfig) -> DDPStrategy | FSDPStrategy | str:
             instantiate("strategy", settings.strategy, Strategy)
         return "auto"
     node = settings.strategy or {"_target_": "lightning.pytorch.strategies.DDPStrategy"}
-    if settings.is_shared_out:
+    if settings.is_sharded:
         return instantiate("strategy", node, FSDPStrategy)
     # The gradients lie in the memory that is exchanged, not beside it.
     return instantiate("strategy", node, DDPStrategy, gradient_as_bucket_view=True)

@@ -70,7 +70,7 @@ def train(composed: Composed) -> int:
             from gpt2lab.launch.joined import member
 
             member()  # the store, before what may take long: the others look for it
-        see_to(composed.settings)
+        check_and_prepare(composed.settings)
     # here, so that help and mistakes need not wait for torch
     with importing():
         from gpt2lab.experiment import fit_and_show
@@ -78,7 +78,7 @@ def train(composed: Composed) -> int:
     return fit_and_show(composed.settings, composed.printable)
 
 
-def see_to(settings: TrainConfig) -> None:
+def check_and_prepare(settings: TrainConfig) -> None:
     """The run's place, its token files and the weights that it begins with: what is wrong with them
     comes before torch is loaded."""
     from gpt2lab.durable import check_writable
@@ -119,7 +119,9 @@ def multirun(flags: argparse.Namespace) -> int:
             f"--multirun: {place.by} has started {place.world_size} ranks, each of which would run "
             "all jobs; start the multirun alone"
         )
-    codes = launch("train", flags.overrides, flags.config_dir, this.job, see_to, share_cores)
+    codes = launch(
+        "train", flags.overrides, flags.config_dir, this.job, check_and_prepare, share_cores
+    )
     return max(codes, default=0)
 
 
@@ -137,7 +139,7 @@ def job(cfg: DictConfig) -> int:
     from gpt2lab.launch.job import fit_in_process
 
     check_devices(composed.settings)
-    see_to(composed.settings)
+    check_and_prepare(composed.settings)
     return fit_in_process(composed)
 
 

@@ -91,7 +91,7 @@ class Training:
             keep=settings.checkpoint_keep,
             keep_every=settings.checkpoint_keep_every,
         )
-        saves = self.is_first or settings.is_shared_out
+        saves = self.is_first or settings.is_sharded
         self.listener = Listener(
             leaves=saves,
             counts=settings.world_size == 1,
@@ -114,7 +114,7 @@ class Training:
             settings, precision, self._callbacks(rank), self._loggers(), folder
         )
         self.agreement: Agreement | None = None
-        if settings.is_shared_out:
+        if settings.is_sharded:
             self.agreement = Agreement(
                 module.update_lock,
                 step=lambda: self.trainer.global_step,

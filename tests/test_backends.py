@@ -69,7 +69,7 @@ def test_one_graph_serves_all_blocks(graphs):
 
 def test_no_graph_ends_at_the_hooks_of_a_block_that_is_shared_out(graphs):
     model = tiny()
-    compiled = compile_blocks(model, True, CPU, backend="aot_eager", is_shared_out=True)
+    compiled = compile_blocks(model, True, CPU, backend="aot_eager", is_sharded=True)
     assert compiled == "attention and MLP of each block"
     gathered = []
     for block in model.transformer.h:

@@ -57,7 +57,7 @@ def test_micro_batches_keep_their_documents():
 
 def test_a_batch_moves_with_its_documents_or_without():
     batch = Batch(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
-    there = batch.looked_at().to(torch.device("meta"))
+    there = batch.with_counted().to(torch.device("meta"))
     assert [t.device.type for t in there] == ["meta"] * 4
     assert batch._replace(documents=None).to(torch.device("cpu")).documents is None
 
@@ -65,4 +65,4 @@ def test_a_batch_moves_with_its_documents_or_without():
 def test_only_targets_that_count_are_counted():
     batch = Batch(torch.zeros(2, 2), torch.tensor([[IGNORE, 1], [0, IGNORE]]))
     assert int(batch.num_counted()) == 2
-    assert batch.looked_at().counted.tolist() == [1, 2]
+    assert batch.with_counted().counted.tolist() == [1, 2]

@@ -22,7 +22,7 @@ from gpt2lab.exporting import export_checkpoint
 from gpt2lab.fsdp import FSDPStrategy, gathered
 from gpt2lab.launch import cpus, on_ranks
 from gpt2lab.lightning_module import GPT2LightningModule
-from gpt2lab.ranks import is_shared_out, joined, own, own_rows
+from gpt2lab.ranks import is_sharded, joined, own, own_rows
 from gpt2lab.run_folder import read_json
 from gpt2lab.targets import build_strategy, build_trainer
 from tests.test_ranks import TINY
@@ -57,7 +57,7 @@ def trained(overrides, devices, precision=Precision.fp32):
         name
         for name, p in module.model.named_parameters()
         if own(p).numel()
-        and torch.equal(own(p), start[name][own_rows(len(p))] if is_shared_out(p) else start[name])
+        and torch.equal(own(p), start[name][own_rows(len(p))] if is_sharded(p) else start[name])
     ]
     state = [value for entry in trainer.optimizers[0].state.values() for value in entry.values()]
     elements = sum(own(tensor).numel() for tensor in [*module.parameters(), *state])

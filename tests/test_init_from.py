@@ -20,7 +20,7 @@ from gpt2lab.experiment import fit
 from gpt2lab.loading import load
 from gpt2lab.model import GPT2
 from gpt2lab.tokenizer import gpt2_tokenizer
-from gpt2lab.train import see_to
+from gpt2lab.train import check_and_prepare
 from gpt2lab.weights import read_pretrained
 from tests.damage import CUTS
 from tests.hub import COMMIT, serving
@@ -292,9 +292,11 @@ def test_what_goes_on_never_looks_at_the_weights_again(train, folder):
         ConfigError, match=r"^init_from: .*weights in the checkpoint, null now, and"
     ):
         fit(["name=a", "resume=last", "max_steps=3", "init_from=null"])
-    see_to(settings_from("train", ["name=a", "resume=last", "init_from=nowhere"]).settings)
+    check_and_prepare(
+        settings_from("train", ["name=a", "resume=last", "init_from=nowhere"]).settings
+    )
     with pytest.raises(CheckpointError, match="nowhere: there is no such file or folder"):
-        see_to(settings_from("train", ["init_from=nowhere"]).settings)
+        check_and_prepare(settings_from("train", ["init_from=nowhere"]).settings)
     # the same words again, which is what a job does that is started again
     third = train("name=a", f"init_from={folder}", "resume=auto", "max_steps=3")
     assert third.summary["steps"] == 3

@@ -23,7 +23,7 @@ def test_no_operation_of_a_micro_batch_depends_on_what_a_tensor_holds(prefix, vo
     config = GPT2Config(n_layer=1, n_head=2, n_embd=16, block_size=128, vocab_size=vocab_size)
     ids = torch.zeros(2, 128, dtype=torch.int64)
     batch = Batch(ids, mask_prefix(ids, torch.full((2,), prefix)))
-    looked_at = batch.looked_at()
+    with_counted = batch.with_counted()
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         model = GPT2(config)
 
@@ -31,7 +31,7 @@ def test_no_operation_of_a_micro_batch_depends_on_what_a_tensor_holds(prefix, vo
             there = Batch(*(t if t is None else fake.from_tensor(t) for t in batch))
             model.loss(there, torch.full((), 9)).backward()
 
-        backward(looked_at)
+        backward(with_counted)
         with pytest.raises(DynamicOutputShapeException):
             backward(batch)
 
@@ -113,8 +113,8 @@ def test_what_counts_in_pinned_targets_is_pinned_too(monkeypatch):
     pinned = []
     batch = Batch(torch.zeros(1, 3), torch.tensor([[IGNORE, 1, 2]]))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t.tolist()) or t)
-    batch.looked_at()
+    batch.with_counted()
     assert pinned == []
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
-    batch.looked_at()
+    batch.with_counted()
     assert pinned == [[1, 2]]

@@ -61,7 +61,7 @@ def blocks_by_hand(settings: TrainConfig, device: torch.device) -> Iterator[floa
     batches = iter(data.train_dataloader())
     start = now(device)
     for step in range(settings.max_steps):
-        batch = next(batches).looked_at().to(device)
+        batch = next(batches).with_counted().to(device)
         factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
         set_learning_rate(optimizer, settings.optim.lr * factor)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

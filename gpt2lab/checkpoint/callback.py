@@ -44,7 +44,7 @@ class Checkpoints(Callback):
 
     A save has three parts: `_save` takes the state between two steps; Lightning's strategy brings
     it to the first rank and calls `_deliver`, which copies it where there is memory; `_write` puts
-    it on the disk, in a thread or here. Where the state is shared out, all ranks deliver and write,
+    it on the disk, in a thread or here. Where the state is sharded, all ranks deliver and write,
     and know what is saved.
 
     Args:
@@ -85,7 +85,7 @@ class Checkpoints(Callback):
         self._saves = 0
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if pl_module.is_shared_out:
+        if pl_module.is_sharded:
             self.board = Board()
 
     def on_save_checkpoint(

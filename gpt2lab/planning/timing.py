@@ -80,7 +80,7 @@ def timed(
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), freed_memory_is_kept():
         model = GPT2(replace(work.model, n_layer=BLOCKS)).to(device).train()
-        compile_blocks(model, compiled, device, is_shared_out=work.is_sharded)
+        compile_blocks(model, compiled, device, is_sharded=work.is_sharded)
         batch = batch_of(work, rows, device)
         stream = torch.randn(rows, work.tokens, work.model.n_embd, device=device)
         stream.requires_grad_()
@@ -98,7 +98,7 @@ def batch_of(work: Work, rows: int, device: torch.device) -> Batch:
     targets = ids.clone()
     targets[:, : work.tokens - round(work.tokens * work.counted)] = IGNORE
     documents = torch.zeros_like(ids) if work.is_masked else None
-    return Batch(ids, targets, documents).looked_at()
+    return Batch(ids, targets, documents).with_counted()
 
 
 def run_all(model: GPT2, batch: Batch, work: Work) -> None:

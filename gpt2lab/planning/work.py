@@ -138,7 +138,7 @@ def work_of(settings: TrainConfig, precision: Precision, on_gpu: bool) -> Work:
         micro_batches=share // rows,
         devices=devices,
         nodes=settings.num_nodes,
-        is_sharded=settings.is_shared_out,
+        is_sharded=settings.is_sharded,
         keeps_blocks=not settings.strategy.get("reshard_after_forward", True),
         uses_muon=isinstance(settings.optim, MuonConfig),
         is_masked=is_masked(settings),

@@ -48,18 +48,18 @@ def main() -> int:
     from gpt2lab.launch import check_devices
     from gpt2lab.launch.started import forget_ranks
     from gpt2lab.sweep.warm import starting
-    from gpt2lab.train import see_to
+    from gpt2lab.train import check_and_prepare
 
     forget_ranks()  # tasks of srun are processes that share a study
     study = load(word, overrides, flags.config_dir)
     if flags.cfg:
-        check(study, see_to)
+        check(study, check_and_prepare)
         print_settings({"study": study.public(), **study.printable})
         return 0
     check_devices(study.settings)
     check_place(study)
     with starting(study) as start:  # trials' imports, while this process checks and has its own
-        check(study, see_to)
+        check(study, check_and_prepare)
         return _run(study, start)
 
 

@@ -252,7 +252,7 @@ def evaluated(data):
     module._trainer = SimpleNamespace(datamodule=data, loggers=[], global_step=0, strategy=None)
     module.log_dict = lambda *args, **kwargs: None
     batch = Batch(torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, dtype=torch.long))
-    module.validation_step(batch.looked_at(), 0)
+    module.validation_step(batch.with_counted(), 0)
     module.on_validation_epoch_end()
     return module.latest
 

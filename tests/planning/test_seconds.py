@@ -108,7 +108,7 @@ def test_what_is_timed_is_computed_as_in_training(monkeypatch):
     )
     shape = work(*TINY, "batch_size=8", "devices=2", "strategy=fsdp", "model.vocab_size=11")
     timed(shape, AdamWConfig(), torch.device("cpu"), Precision.tf32, None)
-    assert asked == [Precision.tf32, (None, {"is_shared_out": True})]
+    assert asked == [Precision.tf32, (None, {"is_sharded": True})]
 
 
 def test_the_targets_that_count_are_as_many_as_planned():

@@ -107,7 +107,7 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
     is_number = isinstance(bucket, int | float) and not isinstance(bucket, bool)
     if bucket is not None and not (is_number and 0 < bucket < math.inf):
         yield f"strategy.bucket_cap_mb: {bucket!r} is no size in MiB; give a number above 0"
-    if config.is_shared_out and config.micro_batch_size == "auto":
+    if config.is_sharded and config.micro_batch_size == "auto":
         yield (
             "micro_batch_size: auto tries what does not fit, on which ranks of strategy=fsdp would "
             "wait for each other; give a number"

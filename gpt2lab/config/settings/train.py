@@ -99,6 +99,6 @@ class TrainConfig:
         return self.devices * self.num_nodes
 
     @property
-    def is_shared_out(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether each device has some rows of weights, gradients and optimizer state only."""
         return self.world_size > 1 and str(self.strategy.get("_target_")).startswith("gpt2lab.")
