@@ -1,6 +1,8 @@
 """How a program ends: its exit code, and its last lines on stderr."""
 
+import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -42,8 +44,21 @@ def exit_code(
         if debug and code == FAULT:
             print(masked(traceback.format_exc()), end="", file=sys.stderr)
     for problem in problems:
-        print(f"error: {masked(problem)}", file=sys.stderr)
+        print(f"error: {shortened(masked(problem))}", file=sys.stderr)
     return code
+
+
+def shortened(line: str) -> str:
+    """The line with the middle of each very long word left out: some quote what was typed."""
+    return re.sub(r"\S{400,}", lambda found: f"{found[0][:100]}...{found[0][-100:]}", line)
+
+
+def in_a_folder() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109  Path.cwd() is the same
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def code_of(error: BaseException) -> int:
@@ -74,6 +89,10 @@ def last_lines(error: BaseException, where: str = "") -> tuple[list[str], int]:
         return [CTRL_C], code
     if isinstance(error, RunError):
         return [str(error)], code
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return [f"{error.filename}: is too long for a file's name; choose a shorter one"], BAD_INPUT
+    if isinstance(error, FileNotFoundError) and error.filename is None and not in_a_folder():
+        return ["the folder that you are in is gone; go to one that is there"], BAD_INPUT
     if isinstance(error, OSError) and error.filename is None and is_full(error):
         what = f"output, or a temporary file, cannot be written ({error.strerror}); make room"
         return [f"{where}{what}, or add debug=true to see where"], code

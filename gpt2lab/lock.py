@@ -88,7 +88,7 @@ def at_work(folder: Path) -> dict[str, Any] | None:
     if path in _held:  # which another descriptor, closed, would give up
         return myself()
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO waits for nobody
     except OSError:
         return None
     try:
@@ -146,7 +146,7 @@ def _take(descriptor: int, folder: Path) -> None:
 def is_alive(holder: dict[str, Any]) -> bool:
     """Whether the process that wrote this is still there; of another place nobody can say no."""
     pid = holder.get("pid")
-    if not isinstance(pid, int):
+    if not isinstance(pid, int) or not 0 < pid < 2**31:
         return False
     if not is_here(holder):
         return True

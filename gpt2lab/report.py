@@ -42,25 +42,24 @@ def show(module: Any, data: Any, summary: dict[str, Any]) -> None:
         console.print(answers_in_colour(answers(module, data, 8)))
     else:
         ((given, more),) = continuations(module, data, prompts=1, new_tokens=128, seed=0)
-        console.print(Text.assemble((given, "dim"), more), soft_wrap=True)
+        console.print(Text.assemble((given, "dim"), more), "", soft_wrap=True, sep="\n")
     show_end(summary)
 
 
 def show_end(summary: dict[str, Any]) -> None:
     """The metrics, and why training stopped."""
-    console = Console()
-    metrics = "  ".join(
-        f"{name} {summary['last'][name]:.4f}"
-        for name in HIGHER_IS_BETTER
-        if name in summary["last"]
-    )
-    console.print(f"{metrics}\n{summary['steps']} steps, {summary['seconds']:.1f} s of training")
+    console = Console(soft_wrap=True)
+    for name in HIGHER_IS_BETTER:
+        if name in summary["last"]:
+            console.print(f"{name:18} {summary['last'][name]:.4g}")
+    steps = summary["steps"]
+    console.print(f"{steps} step{'s' * (steps != 1)}, {summary['seconds']:.1f} s of training")
     console.print(f"stopped by {summary['stop_reason']}")
 
 
 def answers_in_colour(rows: list[tuple[str, str, str]]) -> Table:
     """Input, GPT-2's answer, right answer, and whether they are equal."""
-    table = Table("input", "GPT-2's answer", "right answer", "")
+    table = Table("input", "GPT-2's answer", "right answer", "right")
     for given, answer, right in rows:
         # Text, for in a plain string rich would take [brackets] for its own.
         cells = (Text(text.strip()) for text in (given, answer, right))

@@ -48,12 +48,18 @@ def folder_of(settings: TrainConfig) -> Path:
     return Path(settings.runs_dir) / (settings.name or new_name())
 
 
-def check_resume(resume: str | None) -> None:
-    """Whether it is a word, or the path of something: before torch is loaded.
+def check_resume(settings: TrainConfig) -> None:
+    """Whether there is what is to be gone on with: before torch is loaded.
 
     Raises:
-        ConfigError: saying which words there are.
+        ConfigError: saying which words there are, or which runs.
     """
+    resume = settings.resume
+    if resume in ("last", "best") and not (folder := folder_of(settings)).is_dir():
+        place = folder.parent
+        names = [run.name for run in place.iterdir() if is_run(run)] if place.is_dir() else []
+        mend = near(folder.name, names) if names else "check name= and runs_dir="
+        raise ConfigError(f"resume: there is no run {folder}; {mend}")
     if resume in (None, *RESUME):
         return
     path = Path(str(resume))
@@ -63,9 +69,10 @@ def check_resume(resume: str | None) -> None:
         mend = near(path.name, RESUME) if is_word else f"give a checkpoint's path, or {words}"
         raise ConfigError(f"resume: there is no {resume}; {mend}")
     if not is_checkpoint(path):
+        what = "a folder, not a checkpoint" if path.is_dir() else "no checkpoint"
         raise ConfigError(
-            f"resume: {resume} is a folder, not a checkpoint; give name=<run> resume=last, or "
-            "what is in its checkpoints/"
+            f"resume: {resume} is {what}; give name=<run> resume=last, or what is in its "
+            "checkpoints/"
         )
 
 
@@ -148,6 +155,8 @@ def describing(
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # a FIFO would be waited for
+        return {}
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):

@@ -102,7 +102,7 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
     from gpt2lab.lock import check_unlocked
     from gpt2lab.run_folder import check_resume, folder_of
 
-    check_resume(settings.resume)
+    check_resume(settings)
     check_unlocked(folder_of(settings))  # before torch is loaded
     from gpt2lab.resume import saved_settings
 

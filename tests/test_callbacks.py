@@ -9,7 +9,6 @@ import torch
 
 from gpt2lab.callbacks import Throughput
 from gpt2lab.config import Precision
-from gpt2lab.curves import draw_curves
 from gpt2lab.peak import Peak
 
 
@@ -105,18 +104,3 @@ def speed_of_two_steps(monkeypatch) -> dict[str, float]:
     assert throughput.seconds == 2
     assert throughput.mfu in (None, recorded[0].get("train/mfu"))
     return recorded[1]
-
-
-def test_no_rows_no_picture(tmp_path):
-    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("last", "height"), [("", 480), ("0.0", 720)])
-def test_exact_match_has_a_panel_where_it_is_measured(tmp_path, last, height):
-    metrics, picture = tmp_path / "metrics.csv", tmp_path / "curves.png"
-    columns = "step,train/loss,val/loss,val/exact_match"
-    metrics.write_text(f"{columns}\n1,2.0,,\n2,nan,1.5,\n3,0.5,,{last}\n4,")  # the last is broken
-    draw_curves(metrics, picture)
-    assert picture.read_bytes()[:4] == b"\x89PNG"
-    assert int.from_bytes(picture.read_bytes()[20:24]) == height

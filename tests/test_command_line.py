@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from gpt2lab.config.commands import COMMAND_LINES
 from gpt2lab.config.conf_dir import groups
 from gpt2lab.config.help import help_text
 from tests.machine import needs_dev_full
@@ -37,7 +38,17 @@ def test_help_names_every_group_option_and_setting():
     assert "n_layer=12" in text
     assert "momentum=0.95" in text
     assert "micro_batch_size=null" in text
-    assert all(len(line.split()) > 1 for line in text.splitlines() if line.startswith("  "))
+    entries = [line for line in text.splitlines() if line[:2] == "  " and line[2:3] != " "]
+    assert all(len(line.split()) > 1 for line in entries)
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_fits_its_lines_and_hangs_what_goes_on(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    for name in COMMAND_LINES:
+        lines = help_text(name, "Do.").splitlines()
+        assert max(map(len, lines)) <= int(columns)
+    assert any(line.startswith(" " * 35) for line in lines)
 
 
 def test_help_and_settings_come_without_torch(tmp_path):

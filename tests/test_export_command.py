@@ -167,6 +167,27 @@ def test_a_folder_with_anything_else_is_left_alone(refused, place):
     assert "holds config.json, which is no export" in refused("to=out", "overwrite=true")
 
 
+def test_a_folder_whose_files_are_called_as_ours_is_left_alone(refused, place):
+    (place / "out").mkdir()
+    for name in ("README.md", "config.json"):
+        (place / "out" / name).write_text("mine")
+    for overwrite in ("overwrite=true", "overwrite=false"):
+        assert "holds README.md, which is no export" in refused("to=out", overwrite)
+
+
+def test_a_checkpoint_in_one_file_replaces_nothing_but_such_a_file(refused, place):
+    (place / "notes.txt").write_text("mine")
+    (place / "run" / "checkpoints").mkdir(parents=True)
+    of_a_run = place / "run" / "checkpoints" / "step-000020.ckpt"
+    save(content(), of_a_run)
+    before = of_a_run.read_bytes()
+    told = ["format=checkpoint", "overwrite=true"]
+    assert "notes.txt is there, and no checkpoint" in refused("to=notes.txt", *told)
+    assert "is a checkpoint of a run" in refused(f"to={of_a_run}", *told)
+    assert of_a_run.read_bytes() == before
+    assert (place / "notes.txt").read_text() == "mine"
+
+
 def test_an_export_is_not_written_over_itself(export, refused, place):
     assert export("to=out")[0] == 0
     line = refused("to=./out", "overwrite=true", checkpoint="out")

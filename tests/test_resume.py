@@ -11,6 +11,7 @@ import torch
 
 from gpt2lab.callbacks import Throughput
 from gpt2lab.checkpoint import Checkpoints, find_checkpoint, load_checkpoint, read_manifest
+from gpt2lab.config import TrainConfig
 from gpt2lab.config.changes import changes, model_problems
 from gpt2lab.errors import ConfigError
 from gpt2lab.experiment import fit
@@ -450,15 +451,25 @@ def test_a_run_that_goes_on_is_not_finished_by_what_it_said_before(run, crashed)
         ("lsat", "resume: there is no lsat; did you mean last?"),
         ("a/b.ckpt", "resume: there is no a/b.ckpt; give a checkpoint's path, or last, best, auto"),
         (".", "resume: . is a folder, not a checkpoint; give name=<run> resume=last, or what"),
+        ("/dev/null", "resume: /dev/null is no checkpoint; give name=<run> resume=last, or what"),
     ],
 )
 def test_what_is_neither_a_word_nor_a_checkpoint_is_refused_at_once(resume, line):
     with pytest.raises(ConfigError) as error:
-        check_resume(resume)
+        check_resume(TrainConfig(resume=resume))
     assert str(error.value).startswith(line)
 
 
 def test_words_and_checkpoints_may_be_resumed(tmp_path):
     (tmp_path / "step-000005.ckpt").touch()
     for resume in (None, "last", "best", "auto", str(tmp_path / "step-000005.ckpt")):
-        check_resume(resume)
+        check_resume(TrainConfig(resume=resume, runs_dir=str(tmp_path), name="."))
+
+
+def test_a_run_that_is_not_there_is_not_gone_on_with(tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "receipt.json").write_text("{}")
+    for resume in ("last", "best"):
+        settings = TrainConfig(resume=resume, runs_dir=str(tmp_path), name="frist")
+        with pytest.raises(ConfigError, match=r"there is no run .*frist; did you mean first"):
+            check_resume(settings)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from gpt2lab.config import RunsConfig
 from gpt2lab.config.compose import settings_from
 from gpt2lab.config.help import help_text
-from gpt2lab.runs.run import Run, compared, differences
+from gpt2lab.runs.run import Run, compared, differences, runs_in
 from gpt2lab.runs.table import duration, number, show_difference, show_list
 
 COMMAND = [sys.executable, "-m", "gpt2lab.runs"]
@@ -74,12 +75,11 @@ def test_a_list_has_a_line_for_each_run_the_oldest_first_and_leaves_nothing(tmp_
     leave(tmp_path / "runs" / "apple", started="2026-01-31T16:45:50+0100")
     leave(tmp_path / "runs" / "first")
     before = sorted(tmp_path.rglob("*"))
-    done = start("show=[optim.lr,seed]", cwd=tmp_path)
+    done = start("show=optim.lr, seed", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     head, _, first, second = (line for line in lines(done) if line)
     assert " ".join(head) == (
-        "run started state data optim.lr seed parameters steps time "
-        "best val/loss best val/exact_match"
+        "run started state data optim.lr seed parameters steps time val/loss val/exact_match"
     )
     at = ["2026-01-31", "15:45"]
     assert first == [
@@ -188,6 +188,17 @@ def test_damaged_files_leave_cells_empty(tmp_path, capsys, name, content):
     assert damaged.as_json()["state"] == ("killed" if name == "summary.json" else "finished")
 
 
+def test_neither_a_pipe_nor_a_yaml_file_without_end_is_waited_for(tmp_path):
+    for name in ("receipt.json", "config.yaml", "summary.json", "metrics.csv", "lock"):
+        folder = leave(tmp_path / name)
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    aliases = "".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}\n" for n in range(1, 40))
+    (leave(tmp_path / "bomb") / "config.yaml").write_text("a0: &a0 {x: 1}\n" + aliases)
+    shown = start("runs_dir=.", cwd=tmp_path, timeout=60).stdout
+    assert all(name in shown for name in ("receipt.json", "lock", "bomb"))
+
+
 def test_a_loss_that_is_no_number_is_null_in_json(tmp_path):
     folder = leave(tmp_path / "runs" / "a")
     (folder / "metrics.csv").write_text("step,val/loss\n10,nan\n")
@@ -202,7 +213,7 @@ def test_the_runs_of_a_study_are_counted_and_listed_in_its_folder(tmp_path):
     leave(tmp_path / "runs" / "alone")
     (tmp_path / "runs" / "nothing").mkdir()
     shown = start(cwd=tmp_path).stdout
-    assert "rates/ holds 2 runs" in shown
+    assert "runs/rates holds 2 runs; runs_dir=runs/rates lists them" in shown
     assert "nothing" not in shown
     assert "trial-0000-seed-1" in start("runs_dir=runs/rates", cwd=tmp_path).stdout
 
@@ -229,8 +240,14 @@ def test_it_works_without_torch(tmp_path):
         (["a=frist", "b=first"], "a: there is no run frist in runs; did you mean first?"),
         (["a=first", "b=/nowhere"], "b: there is no run /nowhere in runs; choose one of first"),
         (["sort=val/los"], "sort: 'val/los' is no metric; the metrics are val/loss, "),
-        (["shwo=[seed]"], "shwo: there is no such setting; did you mean show?"),
-        (["show=[sead]"], "show: no run has a setting sead; did you mean seed?"),
+        (["shwo=seed"], "shwo: there is no such setting; did you mean show?"),
+        (["show=sead"], "show: sead is no setting of these; did you mean seed?"),
+        (["show="], "show: is empty; give a value, or leave show= out"),
+        (["runs_dir="], "runs_dir: is empty; give a value, or leave runs_dir= out"),
+        (["a=first", "b=first", "sort=val/loss"], "sort: is for the list of runs; leave it out"),
+        (["runs_dir=runs/first"], "runs_dir: runs/first is a run; name the folder that holds it"),
+        (["runs_dir=~nobody-at-all"], "runs_dir: ~nobody-at-all is in nobody's home; give another"),
+        ([f"runs_dir={'x' * 5000}"], "runs_dir: xxx"),
         (["-m", "a=first,first"], "--multirun: runs takes one set of settings at a time"),
     ],
 )
@@ -267,3 +284,18 @@ def test_numbers_have_four_digits_that_count(found, shown):
 )
 def test_durations_are_hours_minutes_and_seconds(seconds, shown):
     assert duration(seconds) == shown
+
+
+def test_a_narrow_terminal_shows_fewer_columns_and_cuts_none(tmp_path, capsys, monkeypatch):
+    for name in ("a-run-with-a-name", "another"):
+        leave(tmp_path / "runs" / name)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal does
+    for width, has_date in (("80", False), ("140", True)):
+        monkeypatch.setenv("COLUMNS", width)
+        show_list(runs_in(tmp_path / "runs"), ["optim.lr"], {})
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= int(width)
+        assert len([line for line in shown.splitlines() if "finished" in line]) == 2
+        assert all(word in shown for word in ("a-run-with-a-name", "0.001", "val/loss", "1.5"))
+        assert ("2026-01-31 15:45" in shown) == has_date

@@ -195,6 +195,8 @@ def verbatim(root: type, overrides: Sequence[str]) -> tuple[dict[str, str | None
         key, equals, text = override.partition("=")
         if key in keys and equals:
             texts[key] = {"null": None, "'null'": "null", '"null"': "null"}.get(text, text)
+        elif text.startswith("~") and "'" not in text:
+            others.append(f"{key}='{text}'")  # a home, which Hydra's grammar does not know
         else:
             others.append(override)
     return texts, others

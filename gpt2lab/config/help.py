@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from itertools import pairwise
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any
 
 from gpt2lab.config.commands import COMMAND_LINES
@@ -40,12 +42,20 @@ def help_text(command: str, purpose: str) -> str:
     if found:
         text += "\ngroups and their options\n"
     for group, options in found.items():
-        text += f"  {group:12} {', '.join(options)}\n"
+        text += entry(f"{group:12}", ", ".join(options))
     for title, cls in sections(known.root):
         text += f"\n{title}\n"
         for name, default, meaning in documented(cls):
-            text += f"  {f'{name}={default}':32} {meaning}\n"
+            text += entry(f"{f'{name}={default}':32}", meaning)
     return text
+
+
+def entry(name: str, meaning: str) -> str:
+    """A name and what it means, whose further lines stand under the first."""
+    indent = " " * (len(name) + 3)
+    width = max(60, min(120, get_terminal_size().columns))
+    lines = wrap(meaning, width - len(indent), break_long_words=False, break_on_hyphens=False)
+    return f"  {name} " + f"\n{indent}".join(lines or [""]) + "\n"
 
 
 def sections(root: type) -> Iterator[tuple[str, type]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
@@ -15,6 +16,9 @@ from gpt2lab.config.settings.train import SHAPES, TrainConfig
 from gpt2lab.errors import ConfigError
 
 T = TypeVar("T")
+
+MOST_SHOWN = 30
+"""Choices that a line lists."""
 
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -94,7 +98,9 @@ def near(word: str, choices: Any) -> str:
     matches = longer or get_close_matches(word, list(choices), n=1, cutoff=0.6)
     if matches:
         return f"did you mean {' or '.join(matches)}?"
-    return f"choose one of {', '.join(sorted(choices))}"
+    shown = sorted(choices)
+    more = f" and {len(shown) - MOST_SHOWN} more" if len(shown) > MOST_SHOWN else ""
+    return f"choose one of {', '.join(shown[:MOST_SHOWN])}{more}"
 
 
 def unknown_key(path: str, key: str, cls: type) -> str:
@@ -131,10 +137,25 @@ def _build(cls: type[T], values: Mapping[str, Any], path: str, found: list[str])
             arguments[key] = _build(shape_of(key, kind, hint), value, f"{path}{key}.", found)
         else:
             try:
-                arguments[key] = convert(value, hint)
+                arguments[key] = at_home(convert(value, hint), cls, key)
             except ValueError as error:
                 found.append(f"{path}{key}: {error}")
     return cls(**arguments)
+
+
+def at_home(value: Any, cls: type, key: str) -> Any:
+    """The value of a setting that names a file or folder with ~ replaced by a home; others as is.
+
+    Raises:
+        ValueError: if nobody has that home.
+    """
+    is_path = any(field.name == key and field.metadata.get("path") for field in fields(cls))
+    if not is_path or not isinstance(value, str) or not value.startswith("~"):
+        return value
+    try:
+        return str(Path(value).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{value} is in nobody's home; give another path") from error
 
 
 def convert(value: Any, hint: Any) -> Any:

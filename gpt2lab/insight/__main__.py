@@ -17,6 +17,7 @@ from gpt2lab.weights.target import check_target
 
 FILES = re.compile("|".join(map(re.escape, ["index.html", *map(png_of, CAPTIONS)])))
 """What an insight writes, and may overwrite."""
+MARK = ("index.html", "<title>Inside ")
 
 PURPOSE = """\
 What happens inside a model when it reads a prompt: what each head looks at, what each layer would
@@ -36,7 +37,7 @@ def main() -> int:
     take_any_text()
     checkpoint, to = (Path(p).expanduser() for p in (settings.checkpoint, settings.to))
     check_checkpoint(checkpoint)  # before torch is loaded
-    check_target(to, checkpoint, settings.overwrite, FILES, "insight")
+    check_target(to, checkpoint, settings.overwrite, FILES, "insight", MARK)
 
     with importing():
         from gpt2lab.insight.folder import look_inside

@@ -68,7 +68,20 @@ class Known:
 
     def update(self, work: Work) -> float:
         shards = work.devices if work.is_sharded else 1
-        return FP32 * UPDATE_PASSES * work.parameters.all / shards / self.bytes_per_second
+        passes = FP32 * UPDATE_PASSES * work.parameters.all / shards / self.bytes_per_second
+        if not work.uses_muon:
+            return passes
+        # A matrix is orthogonalised as a whole, on every device that has rows of it.
+        return passes + work.model.n_layer * muon_flops(work.model.n_embd) / self.flops_per_second
+
+
+def muon_flops(width: int) -> int:
+    """Operations by which Muon orthogonalises the matrices of one block.
+
+    Five times, X (m, n), m <= n, becomes a X + (b A + c A A) X, where A is X X^T: 4 m m n + 2 m m m
+    each (Newton and Schulz, as in Jordan 2024, Muon). Matrices are C by 3 C, C, 4 C and 4 C.
+    """
+    return sum(5 * (4 * n * width**3 + 2 * width**3) for n in (3, 1, 4, 4))
 
 
 def seconds_of(work: Work, rates: Rates, link_bytes_per_second: float) -> Seconds:
@@ -91,9 +104,14 @@ def exchange(work: Work, products: float, bytes_per_second: float) -> float:
     """
     if work.devices == 1:
         return 0.0
-    turn = (work.devices - 1) / work.devices * work.parameters.all / bytes_per_second
+    numbers = work.parameters
+    turn = (work.devices - 1) / work.devices / bytes_per_second
     if work.is_sharded:
         passes = work.micro_batches * (1 if work.keeps_blocks else 2)
-        sent = turn * (passes * work.width + FP32)
-        return max(0.0, sent - products)
-    return max(0.0, turn * 2 * FP32 - products / work.micro_batches * 2 / 3)
+        matrices = numbers.n_layer * numbers.block_matrices
+        gathered = matrices * work.width + (numbers.all - matrices) * FP32
+        sent = turn * (passes * gathered + FP32 * numbers.all)
+        # Muon gathers each matrix that it orthogonalises, while nothing else is computed.
+        alone = turn * FP32 * matrices if work.uses_muon else 0.0
+        return max(0.0, sent - products) + alone
+    return max(0.0, turn * 2 * FP32 * numbers.all - products / work.micro_batches * 2 / 3)

@@ -58,8 +58,8 @@ class Timed:
         by_adam = numbers.all
         if work.uses_muon:
             by_adam -= numbers.n_layer * numbers.block_matrices
-        seconds = numbers.n_layer * self.matrices + by_adam * self.number
-        return self.sharing * seconds / shards
+        # Muon's matrices are orthogonalised as a whole, on every device that has rows of them.
+        return self.sharing * (numbers.n_layer * self.matrices + by_adam * self.number / shards)
 
 
 def timed(

@@ -25,7 +25,7 @@ def main() -> int:
         print_settings(composed.printable)
         return 0
     take_any_text()
-    runs_dir = Path(settings.runs_dir).expanduser()
+    runs_dir = Path(settings.runs_dir)
     if settings.a is None or settings.b is None:
         found = list_runs(runs_dir, settings)
     else:
@@ -41,10 +41,11 @@ def list_runs(runs_dir: Path, settings: RunsConfig) -> dict[str, Any]:
     from gpt2lab.runs.table import show_list  # here, so that help need not wait for rich
 
     runs, studies = runs_in(runs_dir), studies_in(runs_dir)
-    check_shown(settings.show, runs)
+    shown = [] if settings.show is None else [key.strip() for key in settings.show.split(",")]
+    check_shown(shown, runs)
     if (metric := settings.sort) is not None:
         runs.sort(key=lambda run: by_best(run, metric))
-    show_list(runs, settings.show, studies)
+    show_list(runs, shown, {str(runs_dir / name): count for name, count in studies.items()})
     return {"runs": [run.as_json() for run in runs], "folders": studies}
 
 

@@ -14,8 +14,10 @@ from gpt2lab.config.changes import shown
 from gpt2lab.errors import one_line
 from gpt2lab.runs.run import Run
 
-FOLLOWING = ("val/perplexity",)
-"""What is known with another metric is no column of the list."""
+JUDGED = [name for name in HIGHER_IS_BETTER if name != "val/perplexity"]
+"""Metrics of which the list has the best value; perplexity is the loss told otherwise."""
+DROPPED = ("val/token_accuracy", "val/bits_per_byte", "parameters", "time", "started", "data")
+"""The columns that go first, in this order."""
 WIDE = 10_000
 """Columns where nobody's window cuts lines off: in a file or a pipe."""
 
@@ -24,31 +26,54 @@ def show_list(runs: Sequence[Run], settings: Sequence[str], studies: Mapping[str
     """
     Args:
         settings: those that have a column each.
-        studies: how many runs each of the folders has that are not listed.
+        studies: of each folder that has runs of its own, how many those are.
     """
-    judged = [name for name in HIGHER_IS_BETTER if name not in FOLLOWING]
-    metrics = [name for name in judged if any(name in run.metrics[1] for run in runs)]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", "started", "state", "data", *settings):
-        table.add_column(as_text(name))
-    for name in ("parameters", "steps", "time", *(f"best {name}" for name in metrics)):
-        table.add_column(name, justify="right")
-    for run in runs:
-        started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
-        best = run.metrics[1]
-        cells = [run.name, started, run.state, run.data]
-        cells += [value(run.settings[key]) if key in run.settings else "" for key in settings]
-        cells += [number(run.receipt.get("parameters")), number(run.steps)]
-        cells += [duration(run.summary.get("seconds")), *(number(best.get(m)) for m in metrics)]
-        table.add_row(*map(as_text, cells))
     console = on_paper()
+    columns = columns_of(runs, settings)
+    table = as_table(columns)
+    for name in DROPPED:  # those that a narrow terminal has no room for
+        if name in columns and width_of(table) > console.width:
+            del columns[name]
+            table = as_table(columns)
     if runs:
         console.print(table)
     for name, count in studies.items():
         its_own = f"{count} run{'s' * (count > 1)}"
-        console.print(as_text(f"{name}/ holds {its_own}; runs_dir= lists them"))
+        console.print(as_text(f"{name} holds {its_own}; runs_dir={name} lists them"))
     if not runs and not studies:
         console.print("no runs")
+
+
+def columns_of(runs: Sequence[Run], settings: Sequence[str]) -> dict[str, list[str]]:
+    """The cells under each title; without those in which no run has anything to say."""
+    best = [run.metrics[1] for run in runs]
+    columns = {
+        "run": [run.name for run in runs],
+        "started": [f"{run.started:%Y-%m-%d %H:%M}" if run.started else "" for run in runs],
+        "state": [run.state for run in runs],
+        "data": [run.data for run in runs],
+        **{key: [value(run.settings.get(key)) for run in runs] for key in settings},
+        "parameters": [number(run.receipt.get("parameters")) for run in runs],
+        "steps": [number(run.steps) for run in runs],
+        "time": [duration(run.summary.get("seconds")) for run in runs],
+        **{name: [number(values.get(name)) for values in best] for name in JUDGED},
+    }
+    return {title: cells for title, cells in columns.items() if any(cells) or title in settings}
+
+
+def as_table(columns: Mapping[str, Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in columns:
+        is_number = title in (*JUDGED, "parameters", "steps", "time")
+        table.add_column(as_text(title), justify="right" if is_number else "left", overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(as_text, row))
+    return table
+
+
+def width_of(table: Table) -> int:
+    """Characters of its lines where nothing is wrapped."""
+    return Console(width=WIDE).measure(table).maximum
 
 
 def show_difference(a: Run, b: Run, found: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
@@ -64,7 +89,7 @@ def show_difference(a: Run, b: Run, found: Mapping[str, Mapping[str, Sequence[An
         console.print("all settings are the same")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("", a.name, b.name):
-        table.add_column(as_text(name))
+        table.add_column(as_text(name), overflow="fold")
     for part in ("settings", "made_with"):
         for key, values in found[part].items():
             table.add_row(as_text(key), *(as_text(value(each)) for each in values))

@@ -27,6 +27,7 @@ from gpt2lab.config.check.study import (
     setting_of,
 )
 from gpt2lab.config.compose import settings_from
+from gpt2lab.config.help import entry
 from gpt2lab.config.parse import near
 from gpt2lab.config.redact import REDACTED, redacted_arguments
 from gpt2lab.durable import check_writable
@@ -129,9 +130,8 @@ def studies(config_dirs: Iterable[str] = ()) -> dict[str, Path]:
 
 def questions(config_dirs: Iterable[str] = ()) -> str:
     """A line for each study: its name, and what it asks."""
-    return "".join(
-        f"  {name:12} {_question(file)}\n" for name, file in studies(config_dirs).items()
-    )
+    found = studies(config_dirs).items()
+    return "".join(entry(f"{name:12}", _question(file)) for name, file in found).rstrip("\n")
 
 
 def _question(file: Path) -> str:
@@ -274,7 +274,8 @@ def _file(word: str, config_dirs: Sequence[str]) -> Path:
     if word.endswith(".yaml") or "/" in word:
         file = Path(word)
         if not file.is_file():
-            raise ConfigError(f"{file}: is not there; give the path of a study's file")
+            what = "is no file" if file.exists() else "is not there"
+            raise ConfigError(f"{file}: {what}; give the path of a study's file")
         return file
     known = studies(config_dirs)
     if word not in known:

@@ -1,6 +1,7 @@
 """The folder of an export or an insight: whether it may be written, found out without torch."""
 
 import re
+import zipfile
 from pathlib import Path
 
 from gpt2lab.durable import check_writable
@@ -12,6 +13,12 @@ FILES = re.compile(
     r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
 )
 """What an export writes, and may overwrite."""
+MARK = ("README.md", "exported by gpt2lab")
+"""A file of every export, and what stands at its beginning."""
+CHECKPOINTS = "checkpoints"
+"""The folder of a run that holds them."""
+MARKED_WITHIN = 4096
+"""Characters of such a beginning."""
 
 
 def check_target(
@@ -20,19 +27,21 @@ def check_target(
     overwrite: bool,
     files: re.Pattern[str] = FILES,
     kind: str = "export",
+    mark: tuple[str, str] = MARK,
 ) -> None:
     """
     Args:
         source: what is exported.
         files: names of what is written, and may be overwritten.
         kind: what such a folder is called.
+        mark: a file that each of them has, and what stands at its beginning.
     Raises:
         ConfigError: if the folder cannot be written, or holds what would be lost.
     """
     try:
         check_place(to)
         if to.is_dir():
-            check_content(to, source, overwrite, files, kind)
+            check_content(to, source, overwrite, files, kind, mark)
     except OSError as error:
         raise ConfigError(
             f"to: {to} cannot be a folder ({error.strerror}); choose another one"
@@ -53,7 +62,12 @@ def check_place(to: Path) -> None:
 
 
 def check_content(
-    to: Path, source: Path, overwrite: bool, files: re.Pattern[str], kind: str
+    to: Path,
+    source: Path,
+    overwrite: bool,
+    files: re.Pattern[str],
+    kind: str,
+    mark: tuple[str, str],
 ) -> None:
     """
     Raises:
@@ -61,6 +75,8 @@ def check_content(
     """
     names = sorted(path.name for path in to.iterdir())
     foreign = [name for name in names if not files.fullmatch(name) or not (to / name).is_file()]
+    if not foreign and not is_marked(to, *mark):
+        foreign = names  # called as ours are, and somebody else's
     if foreign:
         raise ConfigError(f"to: {to} holds {foreign[0]}, which is no {kind}; choose another folder")
     if names and to.resolve() == source.resolve():
@@ -69,6 +85,14 @@ def check_content(
         raise ConfigError(
             f"to: {to} holds an {kind} already; choose another folder, or add overwrite=true"
         )
+
+
+def is_marked(folder: Path, name: str, text: str) -> bool:
+    try:
+        with (folder / name).open(encoding="utf-8", errors="replace") as file:
+            return text in file.read(MARKED_WITHIN)
+    except OSError:
+        return False
 
 
 def check_target_file(to: Path, source: Path, overwrite: bool) -> None:
@@ -81,6 +105,10 @@ def check_target_file(to: Path, source: Path, overwrite: bool) -> None:
         raise ConfigError(f"to: {to} is a folder; name a file, such as {to / 'whole.ckpt'}")
     if place == source.resolve():
         raise ConfigError(f"to: {to} is what checkpoint= names; choose another file")
+    if place.exists() and not (place.is_file() and zipfile.is_zipfile(place)):
+        raise ConfigError(f"to: {to} is there, and no checkpoint; choose another file")
+    if place.exists() and place.parent.name == CHECKPOINTS:
+        raise ConfigError(f"to: {to} is a checkpoint of a run; choose another file")
     if place.exists() and not overwrite:
         raise ConfigError(f"to: {to} is there; choose another file, or add overwrite=true")
     check_writable(place.parent, "to")

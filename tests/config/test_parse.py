@@ -4,11 +4,14 @@ from gpt2lab.config import (
     ConstantConfig,
     MuonConfig,
     Precision,
+    SampleConfig,
     SortConfig,
     TrainConfig,
     parse,
     plain,
 )
+from gpt2lab.config.commands import COMMAND_LINES
+from gpt2lab.config.parse import _build, near
 from gpt2lab.errors import ConfigError
 
 
@@ -156,3 +159,34 @@ def test_a_micro_batch_is_a_number_or_auto(word):
     with pytest.raises(ConfigError, match="is not a whole number; give one, or auto, or null"):
         parse({"micro_batch_size": word})
     assert parse({"micro_batch_size": "auto"}).micro_batch_size == "auto"
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        ("train", ["runs_dir", "data_dir", "init_from"]),
+        ("sample", ["checkpoint", "prompts"]),
+        ("export", ["checkpoint", "to"]),
+        ("insight", ["checkpoint", "to"]),
+        ("explore", ["checkpoint", "checkpoint2"]),
+        ("evaluate", ["checkpoint", "data", "to"]),
+        ("runs", ["runs_dir"]),
+    ],
+)
+def test_a_tilde_is_the_users_home(command, keys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = COMMAND_LINES[command].root
+    found: list[str] = []
+    built = _build(root, dict.fromkeys(keys, "~/x~y"), "", found)
+    assert not found
+    assert [getattr(built, key) for key in keys] == [f"{tmp_path}/x~y"] * len(keys)
+    _build(root, {keys[0]: "~nobody-at-all/x"}, "", found)
+    assert found == [f"{keys[0]}: ~nobody-at-all/x is in nobody's home; give another path"]
+
+
+def test_a_tilde_in_a_text_is_a_tilde():
+    assert _build(SampleConfig, {"prompt": "~/x"}, "", []).prompt == "~/x"
+
+
+def test_of_many_choices_some_are_listed():
+    assert near("zzz", [f"x{n:03}" for n in range(100)]).endswith("x028, x029 and 70 more")

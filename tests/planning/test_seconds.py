@@ -7,7 +7,14 @@ import torch
 
 from gpt2lab.config import AdamWConfig, MuonConfig, Precision
 from gpt2lab.planning import timing
-from gpt2lab.planning.seconds import HOST, LINK_SHARE, Known, exchange, seconds_of
+from gpt2lab.planning.seconds import (
+    HOST,
+    LINK_SHARE,
+    Known,
+    exchange,
+    muon_flops,
+    seconds_of,
+)
 from gpt2lab.planning.timing import Timed, timed
 from tests.planning.works import work
 
@@ -45,14 +52,35 @@ def test_ddp_waits_for_what_the_last_backward_pass_does_not_hide():
 def test_fsdp_gathers_weights_for_every_micro_batch_and_sums_gradients_once():
     words = ("model=small", "batch_size=16", "devices=4", "strategy=fsdp")
     keeps = "strategy.reshard_after_forward=false"
-    turn = 3 / 4 * work(*words).parameters.all / 1e9
-    for more, weights in (
-        ([], 2 + 2),  # bf16, forward and backward
-        ([keeps], 2),
-        (["micro_batch_size=2"], 2 * (2 + 2)),
-        (["micro_batch_size=2", keeps], 2 * 2),
+    numbers = work(*words).parameters
+    matrices = 12 * 12 * 768**2  # in bf16; norms, biases and embeddings in fp32
+    once = 3 / 4 * (2 * matrices + 4 * (numbers.all - matrices)) / 1e9
+    gradients = 3 / 4 * 4 * numbers.all / 1e9
+    for more, passes in (
+        ([], 2),  # forward and backward
+        ([keeps], 1),
+        (["micro_batch_size=2"], 2 * 2),
+        (["micro_batch_size=2", keeps], 2),
     ):
-        assert exchange(work(*words, *more), 0.0, 1e9) == pytest.approx(turn * (weights + 4))
+        shape = work(*words, *more)
+        assert exchange(shape, 0.0, 1e9) == pytest.approx(passes * once + gradients)
+        assert exchange(shape, 1e9, 1e9) == 0
+
+
+def test_muon_orthogonalises_whole_matrices_on_every_device():
+    words = ("model=small", "batch_size=16", "optim=muon")
+    assert muon_flops(768) == 280 * 768**3
+    by_muon = 12 * 280 * 768**3 / 1e15
+    alone, shared = work(*words), work(*words, "devices=4", "strategy=fsdp")
+    for shape, shards in ((alone, 1), (shared, 4)):
+        by_adam = replace(shape, uses_muon=False)
+        rates = Known(1e15, 1e12)
+        assert rates.update(shape) - rates.update(by_adam) == pytest.approx(by_muon)
+        assert rates.update(by_adam) == pytest.approx(32 * shape.parameters.all / shards / 1e12)
+    # It waits for each matrix that is gathered, however long products take.
+    assert exchange(shared, 1e9, 1e9) == pytest.approx(3 / 4 * 4 * 12 * 12 * 768**2 / 1e9)
+    parts = Timed(block=0.0, rest=0.0, matrices=7.0, number=0.0, sharing=1)
+    assert parts.update(shared) == parts.update(alone) == 12 * 7.0
 
 
 def test_only_a_share_of_a_link_is_counted_on():

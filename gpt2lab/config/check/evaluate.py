@@ -38,7 +38,7 @@ def problems_of_one_task(config: EvaluateConfig) -> Iterator[str]:
         if name != of_task and value is not None:
             yield f"{key}: {shown(value)} is for task={of_task}; leave it out"
         elif name == of_task and value == "":
-            yield f"{key}: is empty; see --help"
+            yield f"{key}: is empty; give a value, or leave {key}= out"
     if name == "compare":
         for key in ("a", "b"):
             if getattr(config, key) is None:

@@ -94,7 +94,7 @@ def step_problems(config: TrainConfig) -> Iterator[str]:
     end = config.max_steps
     if isinstance(schedule, CosineConfig) and schedule.decay_steps is not None:
         end = schedule.decay_steps
-    if schedule.warmup_steps > end:
+    if schedule.warmup_steps > end > 0:
         yield (
             f"schedule.warmup_steps: {schedule.warmup_steps} is beyond the end of the schedule at "
             f"step {end}; choose at most {end}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from gpt2lab.config.settings.fields import ranged
+from gpt2lab.config.settings.fields import path_or_name, ranged
 
 
 @dataclass
@@ -59,7 +59,7 @@ class TextConfig(DataConfig):
     kind: str = "text"
     source: TextSource = TextSource.files
     """files (data.path or data.url), hub (a Hugging Face dataset), or builtin (Python's docs)."""
-    path: str | None = None
+    path: str | None = path_or_name()
     """A .txt, .jsonl or .parquet file, also .gz or .zst, a folder or glob; or token files."""
     url: str | None = None
     """The text file that is downloaded when path is null."""
@@ -103,9 +103,9 @@ class PairsConfig(DataConfig):
     kind: str = "pairs"
     source: PairsSource = PairsSource.file
     """file (data.path), or dates (generated: dates in words to ISO form)."""
-    path: str | None = None
+    path: str | None = path_or_name()
     """A .jsonl file, one {"source": ..., "target": ...} a line; .gz or .zst too."""
-    val_path: str | None = None
+    val_path: str | None = path_or_name()
     """Pairs to evaluate on; null takes val_share of path."""
     separator: str = "\n"
     """Stands between source and target."""

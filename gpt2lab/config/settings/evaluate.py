@@ -31,26 +31,26 @@ Task = Enum(
 class EvaluateConfig:
     """All settings of `python -m gpt2lab.evaluate`."""
 
-    checkpoint: str | None = verbatim()
+    checkpoint: str | None = verbatim(path=True)
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     task: Task | None = None
     """perplexity of any text, lambada, hellaswag, wikitext2, wikitext103, ptb, enwik8, text8, cbt,
     1bw, or sort; compare, which is better of two; lm_eval, any task of lm-eval."""
-    data: str | None = verbatim()
+    data: str | None = verbatim(path=True)
     """A local file, folder or glob, or builtin for perplexity and compare; null: the task's data of
     the hub, or sorting for compare."""
-    a: str | None = verbatim()
+    a: str | None = verbatim(path=True)
     """Of compare: one checkpoint, given as checkpoint= is for the other tasks."""
-    b: str | None = verbatim()
+    b: str | None = verbatim(path=True)
     """Of compare: the other one."""
     lm_eval_tasks: str | None = verbatim()
     """Of lm_eval: names of tasks or groups, with commas between."""
-    include_path: str | None = verbatim()
+    include_path: str | None = verbatim(path=True)
     """Of lm_eval: a folder of tasks besides its own, in yaml; null for none."""
     num_fewshot: int | None = ranged(None, ge=0)
     """Of lm_eval: worked examples before each question; null: as the task has it."""
-    to: str | None = verbatim()
+    to: str | None = verbatim(path=True)
     """Folder of the results; null: evaluations/ in the run's folder, or evaluations/<checkpoint>/
     here where there is no run."""
     stride: int | None = ranged(None, ge=1)

@@ -10,10 +10,10 @@ from gpt2lab.config.settings.machine import Device
 class ExploreConfig:
     """All settings of `python -m gpt2lab.explore`."""
 
-    checkpoint: str | None = verbatim()
+    checkpoint: str | None = verbatim(path=True)
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
-    checkpoint2: str | None = verbatim()
+    checkpoint2: str | None = verbatim(path=True)
     """Another one, which is shown beside it and reads the same text; null for none."""
     prompt: str | None = verbatim()
     """The text that the page begins with; null is nothing, "null" is the word."""

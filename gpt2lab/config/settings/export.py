@@ -26,10 +26,10 @@ class StoredPrecision(Enum):
 class ExportConfig:
     """All settings of `python -m gpt2lab.export`."""
 
-    checkpoint: str | None = verbatim()
+    checkpoint: str | None = verbatim(path=True)
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
-    to: str | None = verbatim()
+    to: str | None = verbatim(path=True)
     """The folder to write: a new one, or one that is empty; with format=checkpoint, a file."""
     format: ExportFormat = ExportFormat.hf
     """hf: config.json and model.safetensors, as transformers has them; onnx: model.onnx;

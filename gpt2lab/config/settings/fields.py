@@ -53,6 +53,15 @@ def ranged(
     return field(default=default, metadata={"range": Range(ge, gt, le, lt)})
 
 
-def verbatim() -> Any:
-    """A field of text that is taken as it is typed, whatever signs it holds; null by default."""
-    return field(default=None, metadata={"verbatim": True})
+def verbatim(path: bool = False) -> Any:
+    """A field of text that is taken as it is typed, whatever signs it holds; null by default.
+
+    Args:
+        path: whether it names a file or folder, as `path_or_name` does.
+    """
+    return field(default=None, metadata={"verbatim": True, "path": path})
+
+
+def path_or_name(default: str | None = None) -> Any:
+    """A field that names a file or folder: ~ at its beginning is the user's home."""
+    return field(default=default, metadata={"path": True})

@@ -18,12 +18,12 @@ class Ablation(Enum):
 class InsightConfig:
     """All settings of `python -m gpt2lab.insight`."""
 
-    checkpoint: str | None = verbatim()
+    checkpoint: str | None = verbatim(path=True)
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     prompt: str | None = verbatim()
     """What is read, as it is typed; null is nothing, "null" is the word."""
-    to: str | None = verbatim()
+    to: str | None = verbatim(path=True)
     """The folder to write: a new one, or one that is empty."""
     layer: int | None = ranged(None, ge=0)
     """Layer of the head that is shown large, from 0; null: of the head whose removal costs most."""

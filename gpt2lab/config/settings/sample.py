@@ -43,12 +43,12 @@ class SampleConfig:
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
-    checkpoint: str | None = verbatim()
+    checkpoint: str | None = verbatim(path=True)
     """A run folder (its best checkpoint, else its last), a checkpoint file, a folder in the Hugging
     Face layout, or a name on its hub: gpt2, owner/name, owner/name@revision."""
     prompt: str | None = verbatim()
     """What is continued, as it is typed; null begins with nothing, "null" is the word."""
-    prompts: str | None = verbatim()
+    prompts: str | None = verbatim(path=True)
     """A file of prompts, one a line, or .jsonl of {"prompt": ...}, which may hold line ends."""
     num_samples: int = ranged(1, ge=1, le=100_000)
     """Samples of each prompt."""

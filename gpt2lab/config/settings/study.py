@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from gpt2lab.config.settings.fields import ranged
+from gpt2lab.config.settings.fields import path_or_name, ranged
 
 
 class Direction(Enum):
@@ -82,7 +82,7 @@ class SweepConfig:
 
     name: str | None = None
     """Name of the study and its folder; null for the file's. The same name goes on."""
-    runs_dir: str = "runs"
+    runs_dir: str = path_or_name("runs")
     """Folder that holds the study's folder."""
     json: bool = False
     """End stdout with one JSON object of the results, instead of the folder's path."""

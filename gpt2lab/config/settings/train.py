@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt2lab.config.settings.data import DataConfig, PairsConfig, SortConfig, TextConfig
-from gpt2lab.config.settings.fields import ranged, verbatim
+from gpt2lab.config.settings.fields import path_or_name, ranged, verbatim
 from gpt2lab.config.settings.machine import Precision
 from gpt2lab.config.settings.model import GPT2Config
 from gpt2lab.config.settings.optim import (
@@ -42,15 +42,15 @@ class TrainConfig:
 
     name: str | None = None
     """Name of the run and of its folder; null makes one from the date, the time and a short id."""
-    runs_dir: str = "runs"
+    runs_dir: str = path_or_name("runs")
     """Folder that holds the run folders."""
-    data_dir: str = "data"
+    data_dir: str = path_or_name("data")
     """Folder that holds prepared corpora."""
     seed: int = ranged(0, ge=0, lt=2**63)
     """Decides the initial weights, the data order and the dropout."""
-    resume: str | None = None
+    resume: str | None = path_or_name()
     """last or best (of `name`), auto (last, or a fresh start), or a checkpoint file."""
-    init_from: str | None = verbatim()
+    init_from: str | None = verbatim(path=True)
     """Weights to begin with: a run, checkpoint file, Hugging Face folder or hub name; or null."""
     init_extend: bool = False
     """Add the positions and token ids that init_from lacks; otherwise they are refused."""

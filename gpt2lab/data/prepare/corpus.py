@@ -40,7 +40,7 @@ from gpt2lab.data.tokens import (
     read_manifest,
 )
 from gpt2lab.data.verify import PREPARE
-from gpt2lab.errors import DataError, Gpt2labError
+from gpt2lab.errors import ConfigError, DataError, Gpt2labError
 from gpt2lab.progress import Progress, say
 from gpt2lab.tokenizer import (
     CharTokenizer,
@@ -70,6 +70,7 @@ def prepare(config: TextConfig, data_dir: Path, needs: Needs = Needs()) -> Path:
     """The folder of token files that the settings name, written first where it is missing.
 
     Raises:
+        ConfigError: if data_dir is no folder.
         DataError: if the text is missing, empty, damaged, or has changed since it was prepared.
             Nothing stays behind then but what a full disk cut short, which is gone on from.
     """
@@ -79,6 +80,8 @@ def prepare(config: TextConfig, data_dir: Path, needs: Needs = Needs()) -> Path:
     if is_prepared(folder):
         check_unchanged(folder, config)
         return folder
+    if data_dir.exists() and not data_dir.is_dir():
+        raise ConfigError(f"data_dir: {data_dir} is a file; choose a folder")
     if folder.exists():
         raise DataError(f"{folder}: is there, but is no whole corpus; remove it")
     with _nothing_left_of(data_dir):

@@ -70,6 +70,8 @@ def local_files(path: str) -> list[Path]:
     elif glob.has_magic(path):
         found = map(Path, glob.glob(str(root), recursive=True))  # noqa: PTH207 (it takes a whole path)
         files = once(p for p in found if p.is_file() and kind_of(p))
+    elif root.exists():
+        raise DataError(f"{path}: is no file and no folder; set data.path to one, or to a glob")
     else:
         raise DataError(f"{path}: does not exist; set data.path to a file, a folder or a glob")
     if not files:
