@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from gpt2lab.sweep.answers import best, best_of_choices, front
+from gpt2lab.sweep.answers import front, table_of_choices
 from gpt2lab.sweep.experiment import command
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.results import (
+    best,
     certainty,
     counts,
     failures,
@@ -111,14 +112,10 @@ def _answer(study: Study, points: Sequence[Point]) -> Iterable[str]:
 
 
 def _choices(study: Study, points: Sequence[Point]) -> Iterable[str]:
-    if found := best_of_choices(study, points):
-        names = [p.name for p in study.space if not p.choice]
-        rows = [
-            [told, *_cells(point, names), *_reached(point), str(point.number)]
-            for told, point in found.items()
-        ]
+    head, rows = table_of_choices(study, points)
+    if rows:
         yield "<h2>The best of each choice</h2>"
-        yield _table(["choice", *names, *study.config.goal, "point"], rows)
+        yield _table(head, rows)
 
 
 def _points(study: Study, points: Sequence[Point]) -> Iterable[str]:

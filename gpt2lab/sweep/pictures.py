@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from gpt2lab.metrics import read_metrics
 from gpt2lab.sweep import goals
-from gpt2lab.sweep.answers import best, by_choice, front, importance
+from gpt2lab.sweep.answers import by_choice, front, importance
 from gpt2lab.sweep.axes import Height, Scale
-from gpt2lab.sweep.results import interval, number, of_goal, ranked
+from gpt2lab.sweep.results import best, interval, number, of_goal, ranked
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point, State
 

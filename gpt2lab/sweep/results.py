@@ -28,6 +28,12 @@ def ranked(points: Sequence[Point], direction: Direction, goal: int = 0) -> list
     return sorted(complete, key=lambda point: (sign * point.values[goal], point.number))
 
 
+def best(study: Study, points: Sequence[Point]) -> Point | None:
+    """Of the first goal; None where none is complete, or none has reached its target."""
+    order = ranked(points, directions(study.config)[0])
+    return order[0] if order and math.isfinite(order[0].values[0]) else None
+
+
 def of_goal(point: Point, goal: int = 0) -> list[float]:
     """What each of a point's trials reached."""
     return [one.values[goal] for one in point.trials if one.values]
@@ -69,15 +75,14 @@ def failures(points: Sequence[Point]) -> list[Trial]:
 
 def as_json(study: Study, points: Sequence[Point]) -> dict[str, Any]:
     """Everything in JSON's types; null stands for a target that was not reached."""
-    direction = directions(study.config)[0]
-    order = ranked(points, direction)
+    chosen = best(study, points)
     return {
         "study": study.name,
         "folder": str(study.folder),
         "goal": study.config.goal,
         "counts": counts(points),
-        "best": _plain(order[0]) if order else None,
-        "p_best_two": best_two(points, direction),
+        "best": None if chosen is None else _plain(chosen),
+        "p_best_two": best_two(points, directions(study.config)[0]),
         "points": [_plain(point) for point in points],
     }
 
@@ -148,6 +153,17 @@ def table(study: Study, points: Sequence[Point]) -> Table:
         goals = [with_interval(point, i) for i in range(len(point.values))]
         found.add_row(str(point.number), *map(Text, [*cells, *goals]))
     return found
+
+
+def row(point: Point, names: Sequence[str], goals: int) -> list[str]:
+    """Its settings, and what it has reached of each goal; how far it is where that is nothing.
+
+    Of a point that was never begun in earnest, some settings are not chosen.
+    """
+    cells = [value_text(point.params[n]) if n in point.params else "" for n in names]
+    if not point.values:
+        return [*cells, point.state.value, *[""] * (goals - 1)]
+    return [*cells, *(with_interval(point, i) for i in range(goals))]
 
 
 def with_interval(point: Point, goal: int = 0) -> str:

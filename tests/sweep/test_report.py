@@ -187,6 +187,22 @@ def test_the_best_of_each_choice_is_told_beside_a_range(two, tmp_path):
     assert answers.best_of_choices(single, points) == {}
 
 
+def test_of_a_choice_that_never_reached_the_target_none_is_the_best(tmp_path, capsys):
+    study = stub_study(tmp_path / "s", space={**RATE, **WIDTH}, goal=["steps"])
+    some = [{"optim.lr": lr, "model.n_embd": n} for lr in (0.01, 0.02) for n in (24, 48)]
+    ends = {24: 60.0, 48: math.inf}
+    points = [
+        point(study, i, params, lambda p, _: (ends[p["model.n_embd"]],))
+        for i, params in enumerate(some)
+    ]
+    found = answers.best_of_choices(study, points)
+    assert found == {"n_embd=24": points[0], "n_embd=48": None}
+    assert "<td>n_embd=48<td><td>none reached<td>\n" in page(study, points, {})
+    report.tell(study, points)
+    assert "none reached" in capsys.readouterr().out
+    assert results.as_json(study, points[1::2])["best"] is None
+
+
 def test_too_many_choices_have_no_colour_each(tmp_path):
     study = stub_study(tmp_path / "s", space={"a": {"choice": [*range(9)]}, **RATE})
     points = [point(study, i, {"a": i, "optim.lr": 0.01}, by_rate) for i in range(9)]
