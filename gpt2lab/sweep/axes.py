@@ -9,13 +9,26 @@ from matplotlib import rcParams
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullLocator
 
-from gpt2lab.config.check.study import Parameter
+from gpt2lab.config import HIGHER_IS_BETTER
+from gpt2lab.config.check.study import BEST, Parameter
+from gpt2lab.statistics import Interval
 from gpt2lab.sweep.results import value_text
 
 WIDE = 20.0
 """Positive numbers whose ends are so many times apart are seen on a logarithmic axis only."""
-ABOVE = 0.08
+ABOVE = 0.1
 """A target that was not reached lies beyond the worst that was, by this share of the axis."""
+MARGIN = 0.05
+"""Of an axis, beyond what is drawn."""
+UNITS = {
+    "train/loss": "nats per token",
+    "val/loss": "nats per token",
+    "seconds": "s",
+    "tokens_per_second": "tokens/s",
+    "peak_memory_bytes": "bytes",
+    "mfu": "share",
+}
+"""Of goals whose names do not say all; those that are better the higher are shares of 1, too."""
 TENFOLD = 10.0
 """Choices whose ends are so many times apart lie on a logarithmic axis, if not at even steps."""
 CLOSEST = 0.03
@@ -127,37 +140,113 @@ def label(axis: Any, ticks: Sequence[tuple[float, str]]) -> None:
     axis.set_xticks([place for place, _ in ticks], [text for _, text in ticks], **aslant)
 
 
+def is_share(goal: str) -> bool:
+    return unit(goal) == "share"
+
+
+def unit(goal: str) -> str:
+    """Empty where it has none, or its name says it."""
+    metric = goal.removeprefix(BEST)
+    return "share" if HIGHER_IS_BETTER.get(metric) else UNITS.get(metric, "")
+
+
+def goal_text(goal: str) -> str:
+    """`val/loss (nats per token)`."""
+    return f"{goal} ({unit(goal)})" if unit(goal) else goal
+
+
 class Height:
-    """Values of a goal, or of a curve, on the y-axis.
+    """Values of a goal, or of a curve, on an axis.
 
     Args:
+        goal: or the metric.
         values: all that are drawn; inf for a target that was not reached.
+        intervals: around them, that have a place, too; of shares they end at 0 and 1.
     """
 
-    def __init__(self, values: Sequence[float]) -> None:
-        finite = [value for value in values if math.isfinite(value)] or [0.0]
-        self.low, self.high = min(finite), max(finite)
-        self.is_log = self.low > 0 and self.high / self.low > WIDE
+    def __init__(
+        self, goal: str, values: Sequence[float], intervals: Sequence[Interval] = ()
+    ) -> None:
+        self.goal = goal
+        finite = [value for value in values if math.isfinite(value)]
         self.is_missed = any(map(math.isinf, values))
+        self.low, self.high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+        self.is_empty = not finite
+        self.is_log = self.low > 0 and self.high / self.low > WIDE
+        ends = [end for one in intervals for end in self.reach(one)]
+        # What reaches down to 0 has no end on a logarithmic axis, which cuts it off.
+        self.bottom = self.low if self.is_log else min([self.low, *ends])
+        self.top = max([self.high, *ends])
+
+    def reach(self, found: Interval) -> tuple[float, ...]:
+        """The ends of an interval as they are drawn; none where it has none."""
+        if found.low is None or found.high is None:
+            return ()
+        if is_share(self.goal):
+            return max(0.0, found.low), min(1.0, found.high)
+        return found.low, found.high
+
+    def share(self, value: float) -> float:
+        """Between the lowest, 0, and the highest, 1; a target not reached lies above."""
+        if math.isinf(value):
+            return 1 + ABOVE
+        if self.low == self.high:
+            return 0.5
+        low, high, at = (_even(x, self.is_log) for x in (self.low, self.high, value))
+        return (at - low) / (high - low)
 
     def place(self, value: float) -> float:
-        if math.isfinite(value):
-            return value
-        if self.is_log:
-            return self.high * (self.high / self.low) ** ABOVE
-        return self.high + (ABOVE * (self.high - self.low) or 1.0)
+        return value if math.isfinite(value) else self._moved(self.top, ABOVE)
 
-    def set(self, axis: Any, label: str) -> None:
-        axis.set_ylabel(label)
+    @property
+    def limits(self) -> tuple[float, float]:
+        # Above the line of what was not reached stand the words.
+        above = 2 * ABOVE if self.is_missed else MARGIN
+        return self._moved(self.bottom, -MARGIN), self._moved(self.top, above)
+
+    def _moved(self, value: float, share: float) -> float:
+        """Up by a share of what is drawn."""
         if self.is_log:
-            axis.set_yscale("log")
-            plain_numbers(axis.yaxis)
+            return value * (self.top / self.bottom) ** share
+        return value + share * ((self.top - self.bottom) or 0.1 * abs(self.top) or 1.0)
+
+    def set(self, axes: Any, side: str = "y") -> None:
+        """Give it to the y-axis of matplotlib's axes, or the x-axis."""
+        getattr(axes, f"set_{side}label")(goal_text(self.goal))
+        axis = getattr(axes, f"{side}axis")
+        if self.is_log:
+            getattr(axes, f"set_{side}scale")("log")
+        getattr(axes, f"set_{side}lim")(*self.limits)
+        if self.is_log:
+            plain_numbers(axis)
+        axis.set_ticks(self._ticks(axis.get_majorticklocs()))
         if self.is_missed:
-            axis.axhline(self.place(math.inf), linestyle=":", linewidth=0.8, zorder=0)
-            axis.annotate(
-                "not reached", (1, self.place(math.inf)), xycoords=("axes fraction", "data"),
-                ha="right", va="bottom", fontsize="small",
-            )  # fmt: skip
+            _say_missed(axes, side, self.place(math.inf))
+
+    def _ticks(self, offered: Sequence[float]) -> list[float]:
+        """Those that a value may have: no share above 1, and no number beyond what was reached."""
+        if self.bottom == self.top:
+            return [] if self.is_empty else [self.top]
+        low, high = self.limits
+        if self.is_missed:
+            high = self.top
+        if is_share(self.goal):
+            low, high = max(low, 0.0), min(high, 1.0)
+        return [x for x in offered if low <= x <= high + 1e-9]
+
+
+def _say_missed(axes: Any, side: str, at: float) -> None:
+    """A line for targets that were not reached, and beyond it, where no point is, its name."""
+    style = {"linestyle": ":", "linewidth": 0.8, "zorder": 0, "color": rcParams["text.color"]}
+    told: dict[str, Any] = {"textcoords": "offset points", "fontsize": "small"}
+    if side == "y":
+        axes.axhline(at, **style)
+        told |= {"xytext": (0, 4), "ha": "right", "va": "bottom"}
+        axes.annotate("not reached", (1, at), xycoords=("axes fraction", "data"), **told)
+    else:
+        axes.axvline(at, **style)
+        told |= {"xytext": (4, 0), "ha": "left", "va": "top", "rotation": 90}
+        axes.annotate("not reached", (at, 1), xycoords=("data", "axes fraction"), **told)
 
 
 def plain_numbers(axis: Any) -> None:

@@ -41,13 +41,13 @@ def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
     if not shown:
         return None
     scales = [Scale(parameter) for parameter in study.space]
-    heights = [Height([p.values[i] for p in shown]) for i in range(len(wanted))]
+    heights = [Height(g, [p.values[i] for p in shown]) for i, g in enumerate(study.config.goal)]
     names = [*(scale.parameter.name for scale in scales), *study.config.goal]
     figure, (axis,) = _figure(max(WIDTH, 1.4 * len(names)), [3.2])
     colour, chosen = _by_rank(len(shown)), best(study, points)
     for place, point in enumerate(shown):
         y = [scale.share(point.params[scale.parameter.name]) for scale in scales]
-        y += [_share(height, value) for height, value in zip(heights, point.values, strict=True)]
+        y += [height.share(value) for height, value in zip(heights, point.values, strict=True)]
         is_best = chosen is not None and point.number == chosen.number
         ink, width, alpha = (COLOURS[1], 2.5, 1.0) if is_best else (colour(place), 1.0, 0.6)
         axis.plot(range(len(names)), y, color=ink, linewidth=width, alpha=alpha)
@@ -97,11 +97,11 @@ def parameters(study: Study, points: Sequence[Point]) -> Figure | None:
         scale, some = Scale(parameter), by_choice(study, complete, but=parameter.name)
         # Where something else moves, too, neighbours are not each other's next step.
         is_line = all(p.choice or p.name == parameter.name for p in study.space)
-        height = Height([x for p in complete for x in (*of_goal(p, goal), p.values[goal])])
+        height = _height(study, complete, goal)
         for colour, (name, group) in zip(cycle(COLOURS), some.items()):
             _means(axis, scale, height, group, goal, colour, name, is_line)
         scale.set(axis)
-        height.set(axis, study.config.goal[goal])
+        height.set(axis)
         axis.grid(alpha=0.15)
         if len(some) > 1:
             _legend(axis)
@@ -136,7 +136,7 @@ def curves(study: Study, points: Sequence[Point]) -> Figure | None:
     if chosen is not None:
         told = "best" if is_told else f"point {chosen.number}, the best"
         axis.plot([], [], color=INK if is_told else by_rank(len(order) - 1), lw=2.2, label=told)
-    Height(seen).set(axis, metric)
+    Height(metric, seen).set(axis)
     axis.set_xlabel("optimizer steps")
     axis.grid(alpha=0.15)
     _legend(axis)
@@ -150,7 +150,7 @@ def trade_offs(study: Study, points: Sequence[Point]) -> Figure | None:
         return None
     marked = front(points, goals.directions(study.config))
     figure, axes = _figure(WIDTH, [3.0] * (len(study.config.goal) - 1))
-    heights = [Height([p.values[i] for p in complete]) for i in range(len(study.config.goal))]
+    heights = [_height(study, complete, i) for i in range(len(study.config.goal))]
     for goal, axis in enumerate(axes, start=1):
         for some, style in ((complete, {"s": 18, "color": COLOURS[0]}), (marked, _RING)):
             x = [heights[0].place(point.values[0]) for point in some]
@@ -158,10 +158,8 @@ def trade_offs(study: Study, points: Sequence[Point]) -> Figure | None:
         for point in marked:
             at = heights[0].place(point.values[0]), heights[goal].place(point.values[goal])
             axis.annotate(str(point.number), at, textcoords="offset points", xytext=(6, 4))
-        axis.set_xlabel(study.config.goal[0])
-        if heights[0].is_log:
-            axis.set_xscale("log")
-        heights[goal].set(axis, study.config.goal[goal])
+        heights[0].set(axis, "x")
+        heights[goal].set(axis)
         axis.grid(alpha=0.15)
     return figure
 
@@ -229,6 +227,18 @@ def _legend(axis: Any) -> None:
         axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, fontsize="small")
 
 
+def has_interval(point: Point) -> bool:
+    """Whether one is drawn."""
+    return len(point.trials) >= FEWEST_SEEDS
+
+
+def _height(study: Study, points: Sequence[Point], goal: int) -> Height:
+    """Of all that parameters() draws of a goal."""
+    values = [x for p in points for x in (*of_goal(p, goal), p.values[goal])]
+    intervals = [interval(p, goal) for p in points if has_interval(p)]
+    return Height(study.config.goal[goal], values, intervals)
+
+
 def _means(
     axis: Any, scale: Scale, height: Height, points: Sequence[Point], goal: int,
     colour: str, name: str, is_line: bool,
@@ -244,9 +254,8 @@ def _means(
         if len(seeds) > 1:
             reached = [height.place(value) for value in seeds]
             axis.plot([place] * len(seeds), reached, "o", color=colour, ms=2.5, alpha=0.45)
-        low, high = interval(point, goal)[1:]
-        if len(seeds) >= FEWEST_SEEDS and low is not None and high is not None:
-            axis.plot([place, place], [low, high], color=colour, lw=1.2, alpha=0.7)
+        if has_interval(point) and (ends := height.reach(interval(point, goal))):
+            axis.plot([place, place], ends, color=colour, lw=1.2, alpha=0.7)
 
 
 def _curve(path: Any, metric: str) -> tuple[list[int], list[float]]:
@@ -261,19 +270,10 @@ def _by_rank(n: int) -> Callable[[int], Any]:
     return lambda place: colormaps["viridis"](0.8 - 0.55 * place / max(1, n - 1))
 
 
-def _share(height: Height, value: float) -> float:
-    """Between the lowest, 0, and the highest, 1; a target not reached lies above."""
-    low, high, at = height.low, height.high, height.place(value)
-    if low == high:
-        return 0.5 if at == low else 1.0
-    if height.is_log:
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    return (at - low) / (high - low)
-
-
 def _ends(height: Height) -> list[tuple[float, str]]:
-    found = [(_share(height, value), number(value)) for value in {height.low, height.high}]
-    return [*found, *([(_share(height, math.inf), "not reached")] if height.is_missed else [])]
+    found = [] if height.is_empty else sorted({height.low, height.high})
+    found += [math.inf] if height.is_missed else []
+    return [(height.share(value), number(value)) for value in found]
 
 
 def _shares(scale: Scale) -> list[tuple[float, str]]:

@@ -1,12 +1,15 @@
 """Pictures by what they are drawn of: scales, ticks, limits, colours and legends."""
 
+import math
 from itertools import pairwise
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gpt2lab.sweep.axes import Scale
+from gpt2lab.sweep.axes import Height, Scale
+from gpt2lab.sweep.pictures import parameters, trade_offs
+from tests.sweep.constructed import point
 from tests.sweep.studies import ROOT, stub_study
 
 
@@ -84,3 +87,88 @@ def test_no_label_touches_another(told):
     else:
         boxes = [text.get_window_extent() for text in shown]
         assert all(b.x0 > a.x1 for a, b in pairwise(boxes))
+
+
+def test_axes_are_logarithmic_where_the_space_is():
+    assert scale({"log_range": [1e-3, 1e-1]}).share(1e-2) == pytest.approx(0.5)
+    assert scale({"range": [0, 10]}).share(5) == 0.5
+    assert scale({"choice": [24, 48, 96]}).share(48) == pytest.approx(0.5)
+    assert scale({"choice": ["a", "b", None]}).share(None) == 1
+    assert scale({"choice": [True, False]}).share(False) == 1
+    assert scale({"choice": ["a"]}).share("a") == 0.5
+
+
+def test_what_was_not_reached_lies_beyond_the_worst():
+    assert Height("steps", [1.0, 2.0, math.inf]).place(math.inf) > 2
+    assert Height("steps", [1.0, 1000.0, math.inf]).is_log
+    assert Height("steps", [1.0, 1000.0, math.inf]).place(math.inf) > 1000
+    assert Height("steps", [math.inf]).place(math.inf) > 0
+    assert Height("steps", [1.0, math.inf]).share(math.inf) > 1
+
+
+def ticks_of(axis) -> list[float]:
+    low, high = axis.get_view_interval()
+    return [x for x in axis.get_majorticklocs() if low <= x <= high]
+
+
+def axes_of(height: Height):
+    axes = Figure().subplots()
+    height.set(axes)
+    return axes
+
+
+def test_where_no_target_was_reached_no_number_stands():
+    axes = axes_of(Height("steps", [math.inf, math.inf]))
+    assert ticks_of(axes.yaxis) == []
+    assert [text.get_text() for text in axes.texts] == ["not reached"]
+
+
+def test_no_number_stands_beyond_what_was_reached():
+    assert max(ticks_of(axes_of(Height("steps", [60.0, 260.0, math.inf])).yaxis)) <= 260
+    assert ticks_of(axes_of(Height("steps", [60.0, math.inf])).yaxis) == [60]
+    assert max(ticks_of(axes_of(Height("steps", [1.0, 1500.0, math.inf])).yaxis)) <= 1500
+
+
+def test_what_was_not_reached_is_named_above_its_points():
+    (text,) = axes_of(Height("steps", [60.0, 260.0, math.inf])).texts
+    assert text.get_position()[1] >= 4  # points; the marks of points reach 2
+
+
+def test_axes_name_units_where_names_do_not_say_them():
+    labels = {
+        "val/loss": "val/loss (nats per token)",
+        "best.val/exact_match": "best.val/exact_match (share)",
+        "seconds": "seconds (s)",
+        "steps": "steps",
+    }
+    for goal, label in labels.items():
+        assert axes_of(Height(goal, [0.5, 1.0])).get_ylabel() == label
+
+
+@pytest.fixture
+def shares(tmp_path):
+    """Three seeds each, whose intervals reach above 1."""
+    space = {"model.n_layer": {"choice": [1, 2]}, "data.length": {"choice": [6, 12]}}
+    study = stub_study(tmp_path / "s", space=space, goal=["val/exact_match"], seeds=3)
+    some = [{"model.n_layer": n, "data.length": m} for n in (1, 2) for m in (6, 12)]
+    return study, [
+        point(study, i, params, lambda _, seed, i=i: (1 - 0.05 * seed - 0.01 * i,), 3)
+        for i, params in enumerate(some)
+    ]
+
+
+def test_intervals_of_shares_end_at_one(shares):
+    for axes in parameters(*shares).axes:
+        drawn = [y for line in axes.lines for y in line.get_ydata()]
+        assert max(drawn) == 1
+        assert max(ticks_of(axes.yaxis)) <= 1
+
+
+def test_goals_against_each_other_show_what_was_not_reached_at_the_side_too(tmp_path):
+    space = {"optim.lr": {"log_range": [1e-3, 1e-1]}}
+    study = stub_study(tmp_path / "s", space=space, goal=["steps", "seconds"])
+    ends = [(10.0, 1.0), (math.inf, 2.0)]
+    points = [point(study, i, {"optim.lr": 0.01}, lambda *_, i=i: ends[i]) for i in range(2)]
+    (axes,) = trade_offs(study, points).axes
+    assert "not reached" in [text.get_text() for text in axes.texts]
+    assert ticks_of(axes.xaxis) == [10]

@@ -15,7 +15,6 @@ from gpt2lab.config import Direction, Sampler
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import answers, experiment, report, results
-from gpt2lab.sweep.axes import Height, Scale
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.space import merged, overrides
 from gpt2lab.sweep.study import load, of_folder, studies
@@ -220,29 +219,6 @@ def test_the_parameter_that_decides_is_the_important_one(tmp_path):
     missed = [point(study, 20, some[0], lambda *_: (math.inf,))]
     assert answers.importance(study, points + missed)["optim.lr"] > 0.7
     assert answers.importance(study, points[:9]) == {}
-
-
-def scale(told) -> Scale:
-    study = stub_study(ROOT, space={"x": told})
-    return Scale(study.space[0])
-
-
-def test_axes_are_logarithmic_where_the_space_is():
-    assert scale({"log_range": [1e-3, 1e-1]}).share(1e-2) == pytest.approx(0.5)
-    assert scale({"range": [0, 10]}).share(5) == 0.5
-    assert scale({"choice": [24, 48, 96]}).is_log
-    assert scale({"choice": [24, 48, 96]}).share(48) == pytest.approx(0.5)
-    assert not scale({"choice": [1, 2, 3]}).is_log
-    assert scale({"choice": ["a", "b", None]}).share(None) == 1
-    assert scale({"choice": [True, False]}).share(False) == 1
-    assert scale({"choice": ["a"]}).share("a") == 0.5
-
-
-def test_what_was_not_reached_lies_beyond_the_worst():
-    assert Height([1.0, 2.0, math.inf]).place(math.inf) > 2
-    assert Height([1.0, 1000.0, math.inf]).is_log
-    assert Height([1.0, 1000.0, math.inf]).place(math.inf) > 1000
-    assert Height([math.inf]).place(math.inf) > 0
 
 
 @pytest.mark.parametrize(
