@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from gpt2lab.metrics import read_metrics
 from gpt2lab.sweep import goals
 from gpt2lab.sweep.answers import by_choice, front, importance
-from gpt2lab.sweep.axes import Height, Scale
+from gpt2lab.sweep.axes import ABOVE, MARGIN, Height, Scale, goal_text
 from gpt2lab.sweep.results import best, interval, number, of_goal, ranked
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point, State
@@ -25,11 +25,15 @@ WIDTH = 5.0
 """Inches: at 72 pixels each, as wide as a telephone's screen."""
 INK = "#1f2328"
 """Of letters and lines in files; on a page they have the colour of its text."""
+PAPER = "#ffffff"
+"""Beneath numbers that stand on lines; on a page, the page's."""
 COLOURS = (
     *("#3b82c4", "#d9772b", "#3f9d5a", "#c94f7c"),
     *("#8a6fd1", "#a58a00", "#2a9d9d", "#8c8c8c"),
 )
 """Neither pale on white nor dark on black; one for each of answers.MOST_CHOICES."""
+LINE = 0.06
+"""Of the height of parallel(), what a line of text takes."""
 FEWEST_SEEDS = 3
 """Of two, a 95 % interval reaches so far that it would be all there is to see."""
 
@@ -42,7 +46,7 @@ def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
         return None
     scales = [Scale(parameter) for parameter in study.space]
     heights = [Height(g, [p.values[i] for p in shown]) for i, g in enumerate(study.config.goal)]
-    names = [*(scale.parameter.name for scale in scales), *study.config.goal]
+    names = [*(scale.parameter.name for scale in scales), *map(goal_text, study.config.goal)]
     figure, (axis,) = _figure(max(WIDTH, 1.4 * len(names)), [3.2])
     colour, chosen = _by_rank(len(shown)), best(study, points)
     for place, point in enumerate(shown):
@@ -53,12 +57,16 @@ def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
         axis.plot(range(len(names)), y, color=ink, linewidth=width, alpha=alpha)
     for x, ticks in enumerate([*map(_shares, scales), *map(_ends, heights)]):
         axis.axvline(x, linewidth=0.8, color=INK)
-        side, ha = (-4, "right") if x < len(scales) else (4, "left")
-        for at, text in ticks:
-            told = {"textcoords": "offset points", "xytext": (side, 0), "fontsize": "small"}
-            axis.annotate(text, (x, at), ha=ha, va="center", **told)
-    axis.set_xticks(range(len(names)), [name.replace(".", ".\n", 1) for name in names])
+        side = -1 if x < len(scales) else 1
+        for at, text in _apart(ticks):
+            axis.plot(x, at, "_", color=INK, ms=7, zorder=4)
+            told = {"textcoords": "offset points", "xytext": (6 * side, 0), "fontsize": "small"}
+            ha = "right" if side < 0 else "left"
+            axis.annotate(text, (x, at), ha=ha, va="center", bbox=_PATCH, zorder=5, **told)
+    axis.set_xticks(range(len(names)), [_broken(name) for name in names])
     axis.set_xlim(-0.6, len(names) - 0.5)
+    # Not what the lines leave free: one alone would run from the bottom to the top.
+    axis.set_ylim(-MARGIN, 1 + MARGIN + ABOVE * any(height.is_missed for height in heights))
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -186,6 +194,7 @@ def draw(study: Study, points: Sequence[Point], name: str) -> tuple[bytes, str] 
     return png.getvalue(), _element(svg.getvalue(), figure.get_figwidth())
 
 
+_PATCH = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
 _RING = {"s": 70, "facecolors": "none", "edgecolors": COLOURS[1], "linewidths": 1.6}
 
 
@@ -214,9 +223,10 @@ def _figure(width: float, heights: Sequence[float]) -> tuple[Figure, list[Any]]:
 
 
 def _element(svg: str, inches: float) -> str:
-    """An svg that stands in a page: in the page's ink, no wider than it is readable."""
+    """An svg that stands in a page: in its ink, on its paper, no wider than it is readable."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = svg.replace(PAPER, "var(--paper)")
     size = f'style="min-width:{72 * inches:.0f}px;max-width:{130 * inches:.0f}px"'
     return svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" {size}', 1)
 
@@ -267,7 +277,21 @@ def _curve(path: Any, metric: str) -> tuple[list[int], list[float]]:
 
 def _by_rank(n: int) -> Callable[[int], Any]:
     """Colours from the worst, 0, to the best, n - 1; none too pale or too dark for a page."""
-    return lambda place: colormaps["viridis"](0.8 - 0.55 * place / max(1, n - 1))
+    return lambda place: colormaps["viridis"](0.8 - 0.55 * (place / (n - 1) if n > 1 else 1))
+
+
+def _broken(name: str) -> str:
+    """In two lines."""
+    return name.replace(" (", "\n(") if " (" in name else name.replace(".", ".\n", 1)
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """From the lowest on, those whose words do not touch the words before."""
+    kept: list[tuple[float, str]] = []
+    for at, text in sorted(ticks):
+        if not kept or at - kept[-1][0] >= LINE:
+            kept.append((at, text))
+    return kept
 
 
 def _ends(height: Height) -> list[tuple[float, str]]:

@@ -8,9 +8,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gpt2lab.sweep.axes import Height, Scale
-from gpt2lab.sweep.pictures import parameters, trade_offs
+from gpt2lab.sweep.pictures import PAPER, curves, draw, parallel, parameters, trade_offs
 from tests.sweep.constructed import point
 from tests.sweep.studies import ROOT, stub_study
+
+RATE = {"optim.lr": {"log_range": [1e-3, 1e-1]}}
 
 
 def scale(told) -> Scale:
@@ -165,10 +167,52 @@ def test_intervals_of_shares_end_at_one(shares):
 
 
 def test_goals_against_each_other_show_what_was_not_reached_at_the_side_too(tmp_path):
-    space = {"optim.lr": {"log_range": [1e-3, 1e-1]}}
-    study = stub_study(tmp_path / "s", space=space, goal=["steps", "seconds"])
+    study = stub_study(tmp_path / "s", space=RATE, goal=["steps", "seconds"])
     ends = [(10.0, 1.0), (math.inf, 2.0)]
     points = [point(study, i, {"optim.lr": 0.01}, lambda *_, i=i: ends[i]) for i in range(2)]
     (axes,) = trade_offs(study, points).axes
     assert "not reached" in [text.get_text() for text in axes.texts]
     assert ticks_of(axes.xaxis) == [10]
+
+
+def missed_or(*ends: float, folder):
+    """Points of a rate and what they reached."""
+    study = stub_study(folder, space=RATE, goal=["steps"])
+    some = enumerate(zip((0.001, 0.01, 0.1), ends, strict=False))
+    return study, [
+        point(study, i, {"optim.lr": lr}, lambda *_, end=end: (end,)) for i, (lr, end) in some
+    ]
+
+
+def words(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_parallel_lines_lie_on_the_whole_scale(tmp_path):
+    """Not on what one line alone takes of it."""
+    (axes,) = parallel(*missed_or(60.0, folder=tmp_path / "one")).axes
+    low, high = axes.get_ylim()
+    assert -0.1 < low < 0 < 1 < high < 1.1
+    (axes,) = parallel(*missed_or(60.0, 70.0, math.inf, folder=tmp_path / "three")).axes
+    assert axes.get_ylim()[1] > Height("steps", [60.0, math.inf]).share(math.inf)
+    assert words(axes) == ["0.001", "0.1", "60", "70", "not reached"]
+
+
+def test_parallel_lines_show_no_number_that_none_reached(tmp_path):
+    (axes,) = parallel(*missed_or(math.inf, math.inf, folder=tmp_path / "s")).axes
+    assert words(axes) == ["0.001", "0.1", "not reached"]
+
+
+def test_numbers_stand_on_paper_not_on_lines(tmp_path):
+    study, points = missed_or(60.0, 70.0, folder=tmp_path / "s")
+    (axes,) = parallel(study, points).axes
+    assert all(text.get_bbox_patch() is not None for text in axes.texts)
+    _, svg = draw(study, points, "parallel")
+    assert "var(--paper)" in svg
+    assert PAPER not in svg
+
+
+def test_one_point_has_the_colour_of_the_best(tmp_path):
+    one = curves(*missed_or(60.0, folder=tmp_path / "one"))
+    three = curves(*missed_or(60.0, 70.0, 80.0, folder=tmp_path / "three"))
+    assert one.axes[0].lines[0].get_color() == three.axes[0].lines[0].get_color()
