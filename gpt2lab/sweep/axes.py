@@ -20,15 +20,16 @@ ABOVE = 0.1
 """A target that was not reached lies beyond the worst that was, by this share of the axis."""
 MARGIN = 0.05
 """Of an axis, beyond what is drawn."""
+SHARE = "share of 1"
 UNITS = {
     "train/loss": "nats per token",
     "val/loss": "nats per token",
     "seconds": "s",
     "tokens_per_second": "tokens/s",
     "peak_memory_bytes": "bytes",
-    "mfu": "share",
+    "mfu": SHARE,
 }
-"""Of goals whose names do not say all; those that are better the higher are shares of 1, too."""
+"""Of goals whose names do not say all; those that are better the higher are shares, too."""
 TENFOLD = 10.0
 """Choices whose ends are so many times apart lie on a logarithmic axis, if not at even steps."""
 CLOSEST = 0.03
@@ -42,7 +43,8 @@ LINE_HEIGHT = 1.3
 class Scale:
     """A parameter's values: numbers where they are, words beside each other.
 
-    Numbers that neither kind of axis holds apart, as 0, 1e-4, 1e-3 and 0.1, stand like words.
+    Numbers that neither kind of axis holds apart, as 0, 1e-4, 1e-3 and 0.1, stand like words, but
+    in their order.
     """
 
     def __init__(self, parameter: Parameter) -> None:
@@ -50,6 +52,7 @@ class Scale:
         self.choice = list(parameter.choice)
         self.is_log = parameter.is_log
         self.is_number = all(type(value) in (int, float) for value in self.choice)
+        self.is_ordered = self.is_number
         if self.is_number and self.choice:
             self.choice.sort()
             self.is_log = is_by_factors(self.choice)
@@ -141,13 +144,13 @@ def label(axis: Any, ticks: Sequence[tuple[float, str]]) -> None:
 
 
 def is_share(goal: str) -> bool:
-    return unit(goal) == "share"
+    return unit(goal) == SHARE
 
 
 def unit(goal: str) -> str:
     """Empty where it has none, or its name says it."""
     metric = goal.removeprefix(BEST)
-    return "share" if HIGHER_IS_BETTER.get(metric) else UNITS.get(metric, "")
+    return SHARE if HIGHER_IS_BETTER.get(metric) else UNITS.get(metric, "")
 
 
 def goal_text(goal: str) -> str:

@@ -3,37 +3,32 @@
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
 from typing import Any
 
 import matplotlib
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
+from gpt2lab.config.check.study import Parameter
 from gpt2lab.metrics import read_metrics
 from gpt2lab.sweep import goals
 from gpt2lab.sweep.answers import by_choice, front, importance
 from gpt2lab.sweep.axes import ABOVE, MARGIN, Height, Scale, goal_text
+from gpt2lab.sweep.looks import COLOURS, INK, PAPER, Look, look
 from gpt2lab.sweep.results import best, interval, number, of_goal, ranked
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point, State
 
 WIDTH = 5.0
 """Inches: at 72 pixels each, as wide as a telephone's screen."""
-INK = "#1f2328"
-"""Of letters and lines in files; on a page they have the colour of its text."""
-PAPER = "#ffffff"
-"""Beneath numbers that stand on lines; on a page, the page's."""
-COLOURS = (
-    *("#3b82c4", "#d9772b", "#3f9d5a", "#c94f7c"),
-    *("#8a6fd1", "#a58a00", "#2a9d9d", "#8c8c8c"),
-)
-"""Neither pale on white nor dark on black; one for each of answers.MOST_CHOICES."""
 LINE = 0.06
 """Of the height of parallel(), what a line of text takes."""
+MOST_SHIFT = 4.0
+"""Points between groups that stand beside each other, as wide as their marks; of many, less."""
 FEWEST_SEEDS = 3
 """Of two, a 95 % interval reaches so far that it would be all there is to see."""
 
@@ -95,24 +90,14 @@ def importances(study: Study, points: Sequence[Point]) -> Figure | None:
 
 
 def parameters(study: Study, points: Sequence[Point]) -> Figure | None:
-    """Each parameter against each goal, a colour for each combination of the other choices."""
+    """Each parameter against each goal, with a look for each combination of the other choices."""
     complete = [point for point in points if point.values]
     if not complete:
         return None
     panels = [(p, i) for i in range(len(study.config.goal)) for p in study.space]
     figure, axes = _figure(WIDTH, [2.7] * len(panels))
     for axis, (parameter, goal) in zip(axes, panels, strict=True):
-        scale, some = Scale(parameter), by_choice(study, complete, but=parameter.name)
-        # Where something else moves, too, neighbours are not each other's next step.
-        is_line = all(p.choice or p.name == parameter.name for p in study.space)
-        height = _height(study, complete, goal)
-        for colour, (name, group) in zip(cycle(COLOURS), some.items()):
-            _means(axis, scale, height, group, goal, colour, name, is_line)
-        scale.set(axis)
-        height.set(axis)
-        axis.grid(alpha=0.15)
-        if len(some) > 1:
-            _legend(axis)
+        _panel(axis, study, complete, parameter, goal)
     return figure
 
 
@@ -126,22 +111,26 @@ def curves(study: Study, points: Sequence[Point]) -> Figure | None:
     by_rank, chosen = _by_rank(len(order)), best(study, points)
     figure, (axis,) = _figure(WIDTH, [3.2])
     seen: list[float] = []
-    for colour, (name, group) in zip(cycle(COLOURS), groups.items()):
+    for name, group in groups.items():
+        shown = look(study.space, group[0].params if is_told else None)
+        is_drawn = False
         for point in group:
             is_best = chosen is not None and point.number == chosen.number
             rank = by_rank(places[point.number]) if point.number in places else COLOURS[7]
-            style = {"color": colour if is_told else rank, "linewidth": 2.2 if is_best else 0.9}
+            style = {"color": shown.colour if is_told else rank, "lw": 2.2 if is_best else 0.9}
             style |= {"alpha": 1.0 if is_best else 0.65, "zorder": 3 if is_best else 2}
             for one in point.trials:
                 steps, values = _curve(one.metrics, metric)
-                dots = "-" if one.state is State.complete else ":"
-                axis.plot(steps, values, dots, **style)
+                dots = shown.line if one.state is State.complete else ":"
+                # A line of one point is none.
+                axis.plot(steps, values, dots, marker="o" * (len(steps) == 1), ms=4, **style)
                 seen += values
-        if is_told:
-            axis.plot([], [], color=colour, label=name)
+                is_drawn |= bool(values)
+        if is_told and is_drawn:
+            axis.plot([], [], shown.line, color=shown.colour, label=name)
     if not seen:
         return None
-    if chosen is not None:
+    if chosen is not None and any(_curve(one.metrics, metric)[0] for one in chosen.trials):
         told = "best" if is_told else f"point {chosen.number}, the best"
         axis.plot([], [], color=INK if is_told else by_rank(len(order) - 1), lw=2.2, label=told)
     Height(metric, seen).set(axis)
@@ -232,9 +221,9 @@ def _element(svg: str, inches: float) -> str:
 
 
 def _legend(axis: Any) -> None:
-    """Below the axes, where it hides nothing."""
+    """Above the axes, where it hides nothing, and no label is as long as to reach."""
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), ncols=2, fontsize="small")
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small")
 
 
 def has_interval(point: Point) -> bool:
@@ -249,23 +238,65 @@ def _height(study: Study, points: Sequence[Point], goal: int) -> Height:
     return Height(study.config.goal[goal], values, intervals)
 
 
+def _panel(
+    axis: Any, study: Study, points: Sequence[Point], parameter: Parameter, goal: int
+) -> None:
+    """One parameter against one goal."""
+    scale, height = Scale(parameter), _height(study, points, goal)
+    scale.set(axis)
+    height.set(axis)
+    axis.grid(alpha=0.15)
+    groups = by_choice(study, points, but=parameter.name)
+    shown = [
+        look(study.space, group[0].params if name else None, but=parameter.name)
+        for name, group in groups.items()
+    ]
+    # Where something else moves, too, neighbours are not each other's next step.
+    is_line = all(p.choice or p.name == parameter.name for p in study.space)
+    shifts, depths = _shifts(groups, parameter), _depths(shown)
+    for i, (name, group) in enumerate(groups.items()):
+        beside = offset_copy(axis.transData, axis.figure, x=shifts[i], units="points")
+        style = {"transform": beside, "zorder": 3 - depths[i], "lw": 1 + depths[i]}
+        _means(axis, scale, height, group, goal, shown[i], name, is_line, style)
+    if len(groups) > 1:
+        _legend(axis)
+
+
+def _shifts(groups: Mapping[str, Sequence[Point]], parameter: Parameter) -> list[float]:
+    """Points, to the side, by which groups stand beside each other that have the same values."""
+    values = [{point.params[parameter.name] for point in group} for group in groups.values()]
+    different = len(set().union(*values))
+    if sum(map(len, values)) == different:
+        return [0.0] * len(values)
+    whole = min(MOST_SHIFT * 3, 0.4 * 72 * WIDTH / different)
+    step = min(MOST_SHIFT, whole / (len(values) - 1))
+    return [step * (i - (len(values) - 1) / 2) for i in range(len(values))]
+
+
+def _depths(shown: Sequence[Look]) -> list[float]:
+    """How deep each line lies, 0..1, the dashed deepest: what is wider below is seen below."""
+    order = sorted(range(len(shown)), key=lambda i: (shown[i].is_dashed, -i))
+    return [order.index(i) / max(1, len(shown) - 1) for i in range(len(shown))]
+
+
 def _means(
     axis: Any, scale: Scale, height: Height, points: Sequence[Point], goal: int,
-    colour: str, name: str, is_line: bool,
+    shown: Look, name: str, is_line: bool, style: dict[str, Any],
 ) -> None:  # fmt: skip
     """Means with their intervals, and what each seed has reached, paler."""
     found = sorted((scale.place(p.params[scale.parameter.name]), p.number, p) for p in points)
     x = [place for place, _, _ in found]
     y = [height.place(point.values[goal]) for _, _, point in found]
-    has_line = is_line and scale.is_number and len(set(x)) == len(x)
-    axis.plot(x, y, "o-" if has_line else "o", color=colour, ms=4, lw=1, alpha=0.9, label=name)
+    has_line = is_line and scale.is_ordered and len(set(x)) == len(x)
+    line, style = shown.line if has_line else "None", {"color": shown.colour, **style}
+    axis.plot(x, y, ls=line, ms=4.5, alpha=0.9, label=name, **shown.mark, **style)
     for place, _, point in found:
         seeds = of_goal(point, goal)
         if len(seeds) > 1:
             reached = [height.place(value) for value in seeds]
-            axis.plot([place] * len(seeds), reached, "o", color=colour, ms=2.5, alpha=0.45)
+            axis.plot([place] * len(seeds), reached, "o", ms=2.5, alpha=0.45, **style)
         if has_interval(point) and (ends := height.reach(interval(point, goal))):
-            axis.plot([place, place], ends, color=colour, lw=1.2, alpha=0.7)
+            axis.plot([place, place], ends, alpha=0.7, **{**style, "lw": 1.2})
 
 
 def _curve(path: Any, metric: str) -> tuple[list[int], list[float]]:

@@ -1,15 +1,17 @@
 """Pictures by what they are drawn of: scales, ticks, limits, colours and legends."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from gpt2lab.sweep.axes import Height, Scale
-from gpt2lab.sweep.pictures import PAPER, curves, draw, parallel, parameters, trade_offs
-from tests.sweep.constructed import point
+from gpt2lab.sweep.looks import PAPER, look
+from gpt2lab.sweep.pictures import curves, draw, parallel, parameters, trade_offs
+from gpt2lab.sweep.trials import State
+from tests.sweep.constructed import other, point
 from tests.sweep.studies import ROOT, stub_study
 
 RATE = {"optim.lr": {"log_range": [1e-3, 1e-1]}}
@@ -139,7 +141,7 @@ def test_what_was_not_reached_is_named_above_its_points():
 def test_axes_name_units_where_names_do_not_say_them():
     labels = {
         "val/loss": "val/loss (nats per token)",
-        "best.val/exact_match": "best.val/exact_match (share)",
+        "best.val/exact_match": "best.val/exact_match (share of 1)",
         "seconds": "seconds (s)",
         "steps": "steps",
     }
@@ -216,3 +218,87 @@ def test_one_point_has_the_colour_of_the_best(tmp_path):
     one = curves(*missed_or(60.0, folder=tmp_path / "one"))
     three = curves(*missed_or(60.0, 70.0, 80.0, folder=tmp_path / "three"))
     assert one.axes[0].lines[0].get_color() == three.axes[0].lines[0].get_color()
+
+
+@pytest.fixture
+def widths_and_ways(tmp_path):
+    """Four widths times two ways, and rates of which both ways reach the same at width 32."""
+    space = {
+        "optim.lr": {"choice": [1e-3, 2e-3, 4e-3]},
+        "model.n_embd": {"choice": [32, 64, 128, 256]},
+        "rates": {"choice": {"one": ["x=1"], "scaled": ["x=2"]}},
+    }
+    study = stub_study(tmp_path / "s", space=space)
+    grid = product(*(parameter.values() for parameter in study.space))
+    some = [dict(zip(space, params, strict=True)) for params in grid]
+
+    def reached(params, _):
+        is_one = params["rates"] == "one" and params["model.n_embd"] > 32
+        return (params["model.n_embd"] / 100 + 10 * params["optim.lr"] + 0.1 * is_one,)
+
+    return study, [point(study, i, params, reached) for i, params in enumerate(some)]
+
+
+def legend_of(axes) -> dict:
+    """The lines by their words."""
+    handles, names = axes.get_legend_handles_labels()
+    return dict(zip(names, handles, strict=True))
+
+
+def test_a_colour_means_the_same_in_all_panels(widths_and_ways):
+    meanings: dict[str, list[set[str]]] = {}
+    for axes in parameters(*widths_and_ways).axes:
+        for name, line in legend_of(axes).items():
+            meanings.setdefault(line.get_color(), []).append(set(name.split(", ")))
+    assert len(meanings) > 4
+    assert all(set.intersection(*said) for said in meanings.values())
+
+
+def test_two_choices_together_have_the_colours_of_one_and_the_dashes_of_the_other(widths_and_ways):
+    lines = legend_of(parameters(*widths_and_ways).axes[0])
+    assert len(lines) == 8
+    assert len({line.get_color() for line in lines.values()}) == 4
+    assert {name for name, line in lines.items() if line.get_linestyle() == "--"} == {
+        f"n_embd={n}, rates=scaled" for n in (32, 64, 128, 256)
+    }
+
+
+def test_a_line_beneath_another_is_wider_and_shows(widths_and_ways):
+    lines = legend_of(parameters(*widths_and_ways).axes[0])
+    above, below = lines["n_embd=32, rates=one"], lines["n_embd=32, rates=scaled"]
+    assert list(above.get_ydata()) == list(below.get_ydata())
+    assert above.get_zorder() > below.get_zorder()
+    assert above.get_linewidth() + 0.4 < below.get_linewidth()
+
+
+def test_where_something_else_moves_too_no_line_is_drawn(tmp_path):
+    space = {**RATE, "model.n_embd": {"choice": [24, 48]}}
+    study = stub_study(tmp_path / "s", space=space)
+    some = [{"optim.lr": 0.01 * (i + 1), "model.n_embd": 24 * (i % 2 + 1)} for i in range(4)]
+    points = [point(study, i, params, lambda *_: (1.0,)) for i, params in enumerate(some)]
+    rates, widths = parameters(study, points).axes
+    assert {line.get_linestyle() for line in legend_of(rates).values()} == {"-"}
+    assert {line.get_linestyle() for line in widths.lines} == {"None"}
+
+
+def test_what_is_at_the_same_place_stands_beside_each_other(shares):
+    axes = parameters(*shares).axes[0]
+    axes.figure.draw_without_rendering()
+    bars = [line for line in axes.lines if len(set(line.get_xdata())) == 1 < len(line.get_ydata())]
+    places = {line.get_transform().transform((line.get_xdata()[0], 1))[0] for line in bars}
+    assert len(places) == 4  # two lengths at each of two depths
+
+
+def test_a_legend_names_no_group_without_a_curve(tmp_path):
+    study = stub_study(tmp_path / "s", space={"model.n_embd": {"choice": [24, 48]}})
+    points = [
+        point(study, 0, {"model.n_embd": 24}, lambda *_: (1.0,)),
+        other(study, 1, {"model.n_embd": 48}, State.failed, "no"),
+    ]
+    assert [*legend_of(curves(study, points).axes[0])] == ["n_embd=24", "best"]
+
+
+def test_more_choices_than_colours_are_still_told_apart():
+    space = stub_study(ROOT, space={c: {"choice": [0, 1]} for c in "abc"}).space
+    some = [dict(zip("abc", chosen, strict=True)) for chosen in product((0, 1), repeat=3)]
+    assert len({look(space, params) for params in some}) == 8
