@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -25,6 +26,8 @@ from gpt2lab.sweep.trials import Point, State
 
 WIDTH = 5.0
 """Inches: at 72 pixels each, as wide as a telephone's screen."""
+TITLE = 58
+"""Letters of a title that stand in a line."""
 LINE = 0.06
 """Of the height of parallel(), what a line of text takes."""
 MOST_SHIFT = 4.0
@@ -42,7 +45,8 @@ def parallel(study: Study, points: Sequence[Point]) -> Figure | None:
     scales = [Scale(parameter) for parameter in study.space]
     heights = [Height(g, [p.values[i] for p in shown]) for i, g in enumerate(study.config.goal)]
     names = [*(scale.parameter.name for scale in scales), *map(goal_text, study.config.goal)]
-    figure, (axis,) = _figure(max(WIDTH, 1.4 * len(names)), [3.2])
+    title = f"{study.name}: settings of each point, and what it reached"
+    figure, (axis,) = _figure(title, max(WIDTH, 1.4 * len(names)), [3.2])
     colour, chosen = _by_rank(len(shown)), best(study, points)
     for place, point in enumerate(shown):
         y = [scale.share(point.params[scale.parameter.name]) for scale in scales]
@@ -74,7 +78,8 @@ def importances(study: Study, points: Sequence[Point]) -> Figure | None:
     if not all(found):
         return None
     names = list(found[0])[::-1]
-    figure, (axis,) = _figure(WIDTH, [0.8 + 0.32 * len(names) * len(found)])
+    title = f"{study.name}: how much each parameter matters"
+    figure, (axis,) = _figure(title, WIDTH, [0.8 + 0.32 * len(names) * len(found)])
     thick = 0.8 / len(found)
     for i, (goal, shares) in enumerate(zip(study.config.goal, found, strict=True)):
         places = [y - thick * (i - (len(found) - 1) / 2) for y in range(len(names))]
@@ -95,22 +100,27 @@ def parameters(study: Study, points: Sequence[Point]) -> Figure | None:
     if not complete:
         return None
     panels = [(p, i) for i in range(len(study.config.goal)) for p in study.space]
-    figure, axes = _figure(WIDTH, [2.7] * len(panels))
+    title = f"{study.name}: {' and '.join(study.config.goal)} against what is varied"
+    figure, axes = _figure(title, WIDTH, [2.7] * len(panels))
     for axis, (parameter, goal) in zip(axes, panels, strict=True):
         _panel(axis, study, complete, parameter, goal)
     return figure
 
 
 def curves(study: Study, points: Sequence[Point]) -> Figure | None:
-    """The learning curves of all trials over each other; those without an end are dotted."""
+    """The learning curves of all trials over each other; those without an end are dotted.
+
+    None where they have one point each, which parameters() shows.
+    """
     metric = goals.curve(study.config.goal[0], study.settings)
     groups = by_choice(study, points)
     is_told = "" not in groups
     order = ranked(points, goals.directions(study.config)[0])
     places = {point.number: len(order) - 1 - place for place, point in enumerate(order)}
     by_rank, chosen = _by_rank(len(order)), best(study, points)
-    figure, (axis,) = _figure(WIDTH, [3.2])
+    figure, (axis,) = _figure(f"{study.name}: {metric} while training", WIDTH, [3.2])
     seen: list[float] = []
+    longest = 0
     for name, group in groups.items():
         shown = look(study.space, group[0].params if is_told else None)
         is_drawn = False
@@ -124,11 +134,11 @@ def curves(study: Study, points: Sequence[Point]) -> Figure | None:
                 dots = shown.line if one.state is State.complete else ":"
                 # A line of one point is none.
                 axis.plot(steps, values, dots, marker="o" * (len(steps) == 1), ms=4, **style)
-                seen += values
+                seen, longest = seen + values, max(longest, len(steps))
                 is_drawn |= bool(values)
         if is_told and is_drawn:
             axis.plot([], [], shown.line, color=shown.colour, label=name)
-    if not seen:
+    if longest < 2:
         return None
     if chosen is not None and any(_curve(one.metrics, metric)[0] for one in chosen.trials):
         told = "best" if is_told else f"point {chosen.number}, the best"
@@ -146,7 +156,8 @@ def trade_offs(study: Study, points: Sequence[Point]) -> Figure | None:
     if len(study.config.goal) < 2 or not complete:
         return None
     marked = front(points, goals.directions(study.config))
-    figure, axes = _figure(WIDTH, [3.0] * (len(study.config.goal) - 1))
+    title = f"{study.name}: goals against each other"
+    figure, axes = _figure(title, WIDTH, [3.0] * (len(study.config.goal) - 1))
     heights = [_height(study, complete, i) for i in range(len(study.config.goal))]
     for goal, axis in enumerate(axes, start=1):
         for some, style in ((complete, {"s": 18, "color": COLOURS[0]}), (marked, _RING)):
@@ -203,10 +214,11 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _figure(width: float, heights: Sequence[float]) -> tuple[Figure, list[Any]]:
-    """Axes below each other; the Agg canvas needs no screen."""
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+def _figure(title: str, width: float, heights: Sequence[float]) -> tuple[Figure, list[Any]]:
+    """Axes below each other and a title; the Agg canvas needs no screen."""
+    figure = Figure(figsize=(width, 0.3 + sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.suptitle(fill(title, TITLE), fontsize="medium")
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(heights))
     return figure, list(axes[:, 0])
 

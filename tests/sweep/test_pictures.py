@@ -7,9 +7,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gpt2lab.config import Sampler
 from gpt2lab.sweep.axes import Height, Scale
 from gpt2lab.sweep.looks import PAPER, look
-from gpt2lab.sweep.pictures import curves, draw, parallel, parameters, trade_offs
+from gpt2lab.sweep.pictures import PICTURES, curves, draw, parallel, parameters, trade_offs
 from gpt2lab.sweep.trials import State
 from tests.sweep.constructed import other, point
 from tests.sweep.studies import ROOT, stub_study
@@ -224,11 +225,11 @@ def test_one_point_has_the_colour_of_the_best(tmp_path):
 def widths_and_ways(tmp_path):
     """Four widths times two ways, and rates of which both ways reach the same at width 32."""
     space = {
-        "optim.lr": {"choice": [1e-3, 2e-3, 4e-3]},
+        "optim.lr": {"log_range": [1e-3, 4e-3], "num": 3},
         "model.n_embd": {"choice": [32, 64, 128, 256]},
         "rates": {"choice": {"one": ["x=1"], "scaled": ["x=2"]}},
     }
-    study = stub_study(tmp_path / "s", space=space)
+    study = stub_study(tmp_path / "s", space=space, sampler=Sampler.grid)
     grid = product(*(parameter.values() for parameter in study.space))
     some = [dict(zip(space, params, strict=True)) for params in grid]
 
@@ -302,3 +303,22 @@ def test_more_choices_than_colours_are_still_told_apart():
     space = stub_study(ROOT, space={c: {"choice": [0, 1]} for c in "abc"}).space
     some = [dict(zip("abc", chosen, strict=True)) for chosen in product((0, 1), repeat=3)]
     assert len({look(space, params) for params in some}) == 8
+
+
+def test_every_picture_says_what_it_shows(tmp_path):
+    space = {**RATE, "a": {"range": [0.0, 1.0]}}
+    study = stub_study(tmp_path / "s", space=space, goal=["steps", "mfu"])
+    points = [
+        point(study, i, {"optim.lr": 0.01, "a": i / 20}, lambda *_, i=i: (9.0 + i, 0.1 * i))
+        for i in range(12)
+    ]
+    titles = {name: made(study, points).get_suptitle() for name, made in PICTURES.items()}
+    assert titles["parameters"] == "s: steps and mfu against what is varied"
+    assert all(title.startswith("s: ") for title in titles.values())
+
+
+def test_curves_of_one_point_are_none(tmp_path):
+    study, points = missed_or(60.0, 70.0, folder=tmp_path / "s")
+    for one in points:
+        one.trials[0].metrics.write_text("step,val/loss,val/exact_match\n200,1.5,0.5\n")
+    assert curves(study, points) is None
