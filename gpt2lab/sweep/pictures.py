@@ -238,15 +238,15 @@ def _legend(axis: Any) -> None:
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small")
 
 
-def has_interval(point: Point) -> bool:
-    """Whether one is drawn."""
-    return len(point.trials) >= FEWEST_SEEDS
+def has_interval(point: Point, goal: int = 0) -> bool:
+    """Whether one is drawn; around what was not reached there is none."""
+    return len(point.trials) >= FEWEST_SEEDS and interval(point, goal).low is not None
 
 
 def _height(study: Study, points: Sequence[Point], goal: int) -> Height:
     """Of all that parameters() draws of a goal."""
     values = [x for p in points for x in (*of_goal(p, goal), p.values[goal])]
-    intervals = [interval(p, goal) for p in points if has_interval(p)]
+    intervals = [interval(p, goal) for p in points if has_interval(p, goal)]
     return Height(study.config.goal[goal], values, intervals)
 
 
@@ -307,7 +307,8 @@ def _means(
         if len(seeds) > 1:
             reached = [height.place(value) for value in seeds]
             axis.plot([place] * len(seeds), reached, "o", ms=2.5, alpha=0.45, **style)
-        if has_interval(point) and (ends := height.reach(interval(point, goal))):
+        if has_interval(point, goal):
+            ends = height.reach(interval(point, goal))
             axis.plot([place, place], ends, alpha=0.7, **{**style, "lw": 1.2})
 
 

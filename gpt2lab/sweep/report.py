@@ -12,7 +12,7 @@ from gpt2lab.sweep.experiment import EXPERIMENT, command, experiment
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.pictures import PICTURES, draw
-from gpt2lab.sweep.results import best
+from gpt2lab.sweep.results import best, numbered
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point
 
@@ -48,8 +48,8 @@ def tell(study: Study, points: Sequence[Point]) -> None:
             table.add_row(*map(Text, row))
         console.print(table)
     if len(study.config.goal) > 1:
-        numbers = ", ".join(str(p.number) for p in front(points, directions(study.config)))
-        console.print(f"bettered by none in all goals: points {numbers}")
+        told = numbered(front(points, directions(study.config)))
+        console.print(f"bettered by none in all goals: {told}")
     if best(study, points) is not None:
         console.print(Text(f"train as the best: {command(study)}"), soft_wrap=True)
     console.print(Text(f"report: {study.folder / PAGE}"), soft_wrap=True)

@@ -34,6 +34,12 @@ def best(study: Study, points: Sequence[Point]) -> Point | None:
     return order[0] if order and math.isfinite(order[0].values[0]) else None
 
 
+def in_order(study: Study, points: Sequence[Point]) -> list[Point]:
+    """The complete ones, the best of the first goal first; then the others by number."""
+    rest = [point for point in points if not point.values]
+    return [*ranked(points, directions(study.config)[0]), *rest]
+
+
 def of_goal(point: Point, goal: int = 0) -> list[float]:
     """What each of a point's trials reached."""
     return [one.values[goal] for one in point.trials if one.values]
@@ -67,6 +73,17 @@ def certainty(study: Study, points: Sequence[Point]) -> str:
 def counts(points: Sequence[Point]) -> dict[str, int]:
     """How many points are in each state."""
     return {state.value: sum(point.state is state for point in points) for state in State}
+
+
+def counted(n: int, word: str) -> str:
+    """`1 point`, `2 points`."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def numbered(points: Sequence[Point]) -> str:
+    """`point 3`, `points 0, 4`; `none` where there are none."""
+    numbers = ", ".join(str(point.number) for point in points)
+    return f"{'point' if len(points) == 1 else 'points'} {numbers}" if points else "none"
 
 
 def failures(points: Sequence[Point]) -> list[Trial]:
@@ -136,6 +153,8 @@ def show(study: Study, points: Sequence[Point]) -> None:
     console = Console()
     console.print(Text(study.config.question))
     console.print(table(study, points))
+    if (left := len(points) - MOST_ROWS) > 0:
+        console.print(f"{counted(left, 'more point')} in the report")
     found = {name: n for name, n in counts(points).items() if n}
     console.print(", ".join(f"{n} {name}" for name, n in found.items()))
     for one in failures(points):
@@ -145,13 +164,11 @@ def show(study: Study, points: Sequence[Point]) -> None:
 
 
 def table(study: Study, points: Sequence[Point]) -> Table:
-    """The best complete points, in order; of several goals, in that of the first."""
-    names = [p.name for p in study.space]
-    found = Table("point", *names, *study.config.goal)
-    for point in ranked(points, directions(study.config)[0])[:MOST_ROWS]:
-        cells = [value_text(point.params[name]) for name in names]
-        goals = [with_interval(point, i) for i in range(len(point.values))]
-        found.add_row(str(point.number), *map(Text, [*cells, *goals]))
+    """The best points of the first goal in order, then those that are not complete."""
+    names, goals = [p.name for p in study.space], study.config.goal
+    found = Table("point", *names, *goals)
+    for point in in_order(study, points)[:MOST_ROWS]:
+        found.add_row(str(point.number), *map(Text, row(point, names, len(goals))))
     return found
 
 

@@ -15,7 +15,7 @@ from gpt2lab.config import Direction, Sampler
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import answers, experiment, report, results
-from gpt2lab.sweep.page import page
+from gpt2lab.sweep.page import caption, page
 from gpt2lab.sweep.space import merged, overrides
 from gpt2lab.sweep.study import load, of_folder, studies
 from gpt2lab.sweep.trials import State
@@ -200,6 +200,51 @@ def test_of_a_choice_that_never_reached_the_target_none_is_the_best(tmp_path, ca
     report.tell(study, points)
     assert "none reached" in capsys.readouterr().out
     assert results.as_json(study, points[1::2])["best"] is None
+
+
+def test_points_that_failed_stand_in_the_tables_with_the_word_in_the_goals_column(tmp_path, capsys):
+    study = stub_study(tmp_path / "s", space=RATE, trials=1)
+    points = [
+        point(study, 0, {"optim.lr": 0.01}, by_rate),
+        other(study, 1, {"optim.lr": 0.1}, State.failed, "train/loss is nan"),
+    ]
+    text = page(study, points, {})
+    assert "<tr><th>point<th>optim.lr<th>val/loss\n" in text
+    assert "<td>1<td>0.1<td>failed\n" in text
+    assert "1 point asked for;" in text
+    results.show(study, points)
+    assert re.search(r"1 +│ 0\.1 +│ failed", capsys.readouterr().out)
+
+
+def test_points_beyond_the_table_are_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(results, "MOST_ROWS", 2)
+    study = stub_study(tmp_path / "s", space=RATE)
+    results.show(study, [point(study, i, {"optim.lr": 0.01}, by_rate) for i in range(3)])
+    assert "1 more point in the report" in capsys.readouterr().out
+
+
+def test_one_point_that_none_betters_is_a_point(tmp_path):
+    study = stub_study(tmp_path / "s", space=RATE, goal=["val/loss", "seconds"])
+    text = page(study, [point(study, 3, {"optim.lr": 0.01}, lambda *_: (1.0, 2.0))], {})
+    assert "Bettered by none in all goals: point 3." in text
+
+
+def test_captions_claim_what_is_in_the_pictures(tmp_path):
+    study = stub_study(tmp_path / "s", space=RATE, goal=["steps"])
+    one = [point(study, 0, {"optim.lr": 0.01}, lambda *_: (60.0,))]
+    three = [point(study, 1, {"optim.lr": 0.02}, lambda _, seed: (60.0 + seed,), seeds=3)]
+    missed = [point(study, 2, {"optim.lr": 0.03}, lambda *_: (math.inf,))]
+    cut = [other(study, 3, {"optim.lr": 0.03}, State.pruned)]
+    assert caption(study, one, "parameters") == "Each parameter against the goal."
+    assert caption(study, three, "parameters").endswith(
+        " Pale dots are seeds. Bars are 95 % intervals."
+    )
+    assert "thick" in caption(study, one, "parallel")
+    assert "thick" not in caption(study, missed, "parallel")
+    assert caption(study, missed, "curves") == "Learning curves."
+    assert caption(study, one + cut, "curves") == (
+        "Learning curves. The best is thick. Dotted: pruned."
+    )
 
 
 def test_too_many_choices_have_no_colour_each(tmp_path):
