@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from gpt2lab.sweep.trials import Point, State, Trial
 
 MOST_ROWS = 20
 """Points that the terminal shows."""
+MOST_LETTERS = 80
+"""Of a reason, while the study runs."""
 FEWEST_SEEDS = 4
 """Of three and three trials, p is never below 0.1."""
 
@@ -134,8 +137,9 @@ def number(value: float) -> str:
 
 
 def line(one: Trial, ended: int, total: int) -> str:
-    """A trial that has ended, in a line."""
-    what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {one.reason}"
+    """A trial that has ended, in a line; a long reason is told in full by show() at the end."""
+    reason = shorten(str(one.reason), MOST_LETTERS, placeholder=" ...")
+    what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {reason}"
     params = params_text(one.params)
     return f"{ended}/{total}  {one.folder.name}  {params}  {what}  {one.seconds:.1f} s"
 

@@ -247,6 +247,16 @@ def test_captions_claim_what_is_in_the_pictures(tmp_path):
     )
 
 
+def test_a_long_reason_is_told_in_full_once(tmp_path, capsys):
+    study, why = stub_study(tmp_path / "s", space=RATE), "the loss is nan; " + "try less, " * 30
+    failed = other(study, 0, {"optim.lr": 0.1}, State.failed, why)
+    said = results.line(failed.trials[0], 1, 4)
+    assert "failed: the loss is nan; try less," in said
+    assert len(said) < 160
+    results.show(study, [failed])
+    assert why.strip() in capsys.readouterr().out
+
+
 def test_too_many_choices_have_no_colour_each(tmp_path):
     study = stub_study(tmp_path / "s", space={"a": {"choice": [*range(9)]}, **RATE})
     points = [point(study, i, {"a": i, "optim.lr": 0.01}, by_rate) for i in range(9)]
