@@ -34,6 +34,8 @@ TENFOLD = 10.0
 """Choices whose ends are so many times apart lie on a logarithmic axis, if not at even steps."""
 CLOSEST = 0.03
 """Numbers nearer to each other than this share of the axis would hide each other."""
+MOST_LETTERS = 20
+"""Of a label: a longer one would take the axes' room."""
 GAP = 4.0
 """Points between two labels, at least."""
 LINE_HEIGHT = 1.3
@@ -77,7 +79,7 @@ class Scale:
     def ticks(self) -> list[tuple[Any, str]]:
         """Values and words of what is chosen from; of a range, its ends."""
         values = self.choice or (self.parameter.low, self.parameter.high)
-        return [(value, value_text(value)) for value in values]
+        return [(value, brief(value_text(value))) for value in values]
 
     def set(self, axis: Any) -> None:
         """Give it to the x-axis of matplotlib's axes."""
@@ -94,6 +96,12 @@ class Scale:
             label(axis, [(self.place(value), text) for value, text in self.ticks()])
         elif self.is_log:
             plain_numbers(axis.xaxis)
+
+
+def brief(text: str) -> str:
+    """Without its middle where it is long; names that begin alike often differ at their ends."""
+    half = MOST_LETTERS // 2
+    return text if len(text) <= MOST_LETTERS else f"{text[: half - 1]}...{text[2 - half :]}"
 
 
 def is_by_factors(values: Sequence[float]) -> bool:

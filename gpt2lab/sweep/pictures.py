@@ -28,6 +28,8 @@ WIDTH = 5.0
 """Inches: at 72 pixels each, as wide as a telephone's screen."""
 TITLE = 58
 """Letters of a title that stand in a line."""
+MOST_LETTERS = 32
+"""Of a name of a legend that leaves room for another beside it."""
 LINE = 0.06
 """Of the height of parallel(), what a line of text takes."""
 MOST_SHIFT = 4.0
@@ -234,8 +236,9 @@ def _element(svg: str, inches: float) -> str:
 
 def _legend(axis: Any) -> None:
     """Above the axes, where it hides nothing, and no label is as long as to reach."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small")
+    if names := axis.get_legend_handles_labels()[1]:
+        columns = 2 if max(map(len, names)) <= MOST_LETTERS else 1
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, fontsize="small")
 
 
 def has_interval(point: Point, goal: int = 0) -> bool:

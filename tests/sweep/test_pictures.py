@@ -61,6 +61,12 @@ def test_choices_at_even_steps_and_those_that_begin_at_zero_have_a_linear_one(va
     assert not found.is_log
 
 
+def test_a_long_word_loses_its_middle():
+    words = ["a long name of a choice, the first", "a long name of a choice, the second", "b"]
+    found = [text for _, text in scale({"choice": words}).ticks()]
+    assert found == ["a long na...he first", "a long na...e second", "b"]
+
+
 def test_numbers_that_no_axis_holds_apart_stand_beside_each_other():
     found = scale({"choice": [1e-2, 0.0, 1e-5, 1e-1]})
     assert [found.share(x) for x in (0.0, 1e-5, 1e-2, 1e-1)] == pytest.approx([0, 1 / 3, 2 / 3, 1])
@@ -322,3 +328,19 @@ def test_curves_of_one_point_are_none(tmp_path):
     for one in points:
         one.trials[0].metrics.write_text("step,val/loss,val/exact_match\n200,1.5,0.5\n")
     assert curves(study, points) is None
+
+
+@pytest.mark.parametrize("letters", [4, 40])
+def test_a_legend_is_no_wider_than_its_picture(tmp_path, letters):
+    space = {**RATE, "a": {"choice": ["x" * letters, "y" * letters]}}
+    study = stub_study(tmp_path / "s", space=space)
+    points = [
+        point(study, i, {"optim.lr": 0.01, "a": c * letters}, lambda *_: (1.0,))
+        for i, c in enumerate("xy")
+    ]
+    figure = parameters(study, points)
+    figure.draw_without_rendering()
+    box = figure.axes[0].get_legend().get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert figure.axes[0].bbox.width > 0.6 * figure.bbox.width
