@@ -1,6 +1,5 @@
 """What points say together: which cannot be bettered, the best of each choice, what matters."""
 
-import math
 from collections.abc import Sequence
 from itertools import islice, product
 from typing import Any
@@ -13,7 +12,7 @@ from gpt2lab.config import Direction
 from gpt2lab.config.changes import shown
 from gpt2lab.config.check.study import Parameter
 from gpt2lab.sweep.goals import directions
-from gpt2lab.sweep.results import ranked
+from gpt2lab.sweep.results import best, ranked, row
 from gpt2lab.sweep.space import distribution
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point
@@ -22,12 +21,6 @@ FEWEST_POINTS = 10
 """Of fewer, the best tenth is one point, and chance alone says what matters."""
 MOST_CHOICES = 8
 """So many combinations of choices have a colour each, and a row in the table of the best."""
-
-
-def best(study: Study, points: Sequence[Point]) -> Point | None:
-    """Of the first goal; None where none is complete, or none has reached its target."""
-    order = ranked(points, directions(study.config)[0])
-    return order[0] if order and math.isfinite(order[0].values[0]) else None
 
 
 def front(points: Sequence[Point], wanted: Sequence[Direction]) -> list[Point]:
@@ -69,12 +62,27 @@ def by_choice(study: Study, points: Sequence[Point], but: str = "") -> dict[str,
     return {name: some for name, some in found.items() if some}
 
 
-def best_of_choices(study: Study, points: Sequence[Point]) -> dict[str, Point]:
-    """The best point of each, where a range is varied beside choices; else nothing new is said."""
+def best_of_choices(study: Study, points: Sequence[Point]) -> dict[str, Point | None]:
+    """The best point of each, where a range is varied beside choices; else nothing new is said.
+
+    None stands where no point of a choice has reached its target.
+    """
     if all(p.choice for p in study.space) or not any(p.choice for p in study.space):
         return {}
-    complete = ranked(points, directions(study.config)[0])
-    return {name: some[0] for name, some in by_choice(study, complete).items() if name}
+    complete = [point for point in points if point.values]
+    return {name: best(study, some) for name, some in by_choice(study, complete).items() if name}
+
+
+def table_of_choices(study: Study, points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    """Words of a table's head and rows that say the best of each choice; no rows for nothing."""
+    names = [p.name for p in study.space if not p.choice]
+    goals = len(study.config.goal)
+    none = [*[""] * len(names), "none reached", *[""] * (goals - 1), ""]
+    rows = [
+        [name, *(none if point is None else [*row(point, names, goals), str(point.number)])]
+        for name, point in best_of_choices(study, points).items()
+    ]
+    return ["the best of", *names, *study.config.goal, "point"], rows
 
 
 def importance(study: Study, points: Sequence[Point], goal: int = 0) -> dict[str, float]:

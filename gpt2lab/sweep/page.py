@@ -3,28 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from gpt2lab.sweep.answers import best, best_of_choices, front
+from gpt2lab.sweep.answers import front, table_of_choices
 from gpt2lab.sweep.experiment import command
 from gpt2lab.sweep.goals import directions
+from gpt2lab.sweep.pictures import has_interval
 from gpt2lab.sweep.results import (
+    best,
     certainty,
+    counted,
     counts,
     failures,
+    in_order,
+    numbered,
     params_text,
-    ranked,
-    value_text,
+    row,
     with_interval,
 )
 from gpt2lab.sweep.study import Study
-from gpt2lab.sweep.trials import Point
+from gpt2lab.sweep.trials import Point, State
 
-CAPTIONS = {
-    "parameters": "Each parameter against the goal. Pale dots are seeds, bars 95 % intervals.",
-    "parallel": "Each line is a point: its settings, and what it reached. The best is thick.",
-    "trade_offs": "Goals against each other. Points with a ring are bettered by none in all goals.",
-    "importance": "What sets the best tenth of the points apart from the others.",
-    "curves": "Learning curves. Dotted: pruned, failed or not at their end.",
-}
 MOST_ROWS = 200
 """Points in the page's table; the database has all."""
 
@@ -60,7 +57,7 @@ def page(study: Study, points: Sequence[Point], pictures: Mapping[str, str]) -> 
         f"<p class=pale>{escape(_state(study, points))}</p>",
         *_answer(study, points),
         *_choices(study, points),
-        *(_figure(svg, CAPTIONS[name]) for name, svg in pictures.items()),
+        *(_figure(svg, caption(study, points, name)) for name, svg in pictures.items()),
         *_points(study, points),
         *_failed(points),
     ]
@@ -76,17 +73,41 @@ def page(study: Study, points: Sequence[Point], pictures: Mapping[str, str]) -> 
     )
 
 
+def caption(study: Study, points: Sequence[Point], name: str) -> str:
+    """What a picture shows, of what is in it."""
+    complete = [point for point in points if point.values]
+    thick = " The best is thick." if best(study, points) else ""
+    if name == "parameters":
+        seeds = " Pale dots are seeds." if any(len(p.trials) > 1 for p in complete) else ""
+        bars = " Bars are 95 % intervals." if any(map(has_interval, complete)) else ""
+        goals = "the goal" if len(study.config.goal) == 1 else "each goal"
+        return f"Each parameter against {goals}.{seeds}{bars}"
+    if name == "parallel":
+        return f"Each line is a point: its settings, and what it reached.{thick}"
+    if name == "curves":
+        states = [one.state for point in points for one in point.trials]
+        ended = all(state is State.complete for state in states)
+        return f"Learning curves.{thick}" + ("" if ended else f" Dotted: {_unended(states)}.")
+    return {
+        "trade_offs": "Goals against each other. Points with a ring are bettered by none in all.",
+        "importance": "What sets the best tenth of the points apart from the others.",
+    }[name]
+
+
+def _unended(states: Sequence[State]) -> str:
+    """`pruned or not at their end`."""
+    words = {"pruned": State.pruned, "failed": State.failed, "not at their end": State.running}
+    return " or ".join(word for word, state in words.items() if state in states)
+
+
 def _state(study: Study, points: Sequence[Point]) -> str:
     found = ", ".join(f"{n} {name}" for name, n in counts(points).items() if n) or "none begun"
-    asked = study.points_asked
+    asked = counted(study.points_asked, "point")
     ways = zip(study.config.goal, directions(study.config), strict=True)
     wanted = ", ".join(f"{goal} ({direction.name})" for goal, direction in ways)
     seeds = f", {study.config.seeds} seeds each" if study.config.seeds > 1 else ""
     base = " ".join(study.shown_overrides)
-    return (
-        f"Study {study.name}: {asked} points asked for{seeds}; {found}. "
-        f"Goal: {wanted}. Base: {base}"
-    )
+    return f"Study {study.name}: {asked} asked for{seeds}; {found}. Goal: {wanted}. Base: {base}"
 
 
 def _answer(study: Study, points: Sequence[Point]) -> Iterable[str]:
@@ -101,9 +122,9 @@ def _answer(study: Study, points: Sequence[Point]) -> Iterable[str]:
     reached = ", ".join(f"{name} {told}" for name, told in ends)
     text = f"Best: point {chosen.number}, {params_text(chosen.params)}: {reached}."
     if len(names) > 1:
-        numbers = ", ".join(str(p.number) for p in front(points, directions(study.config)))
+        told = numbered(front(points, directions(study.config)))
         text = (
-            f"Bettered by none in all goals: points {numbers}. Of {names[0]} alone, the best is "
+            f"Bettered by none in all goals: {told}. Of {names[0]} alone, the best is "
             f"point {chosen.number}, {params_text(chosen.params)}: {reached}."
         )
     yield f"<p class=answer>{escape(text)} {escape(certainty(study, points))}</p>"
@@ -111,33 +132,20 @@ def _answer(study: Study, points: Sequence[Point]) -> Iterable[str]:
 
 
 def _choices(study: Study, points: Sequence[Point]) -> Iterable[str]:
-    if found := best_of_choices(study, points):
-        names = [p.name for p in study.space if not p.choice]
-        rows = [
-            [told, *_cells(point, names), *_reached(point), str(point.number)]
-            for told, point in found.items()
-        ]
+    head, rows = table_of_choices(study, points)
+    if rows:
         yield "<h2>The best of each choice</h2>"
-        yield _table(["choice", *names, *study.config.goal, "point"], rows)
+        yield _table(head, rows)
 
 
 def _points(study: Study, points: Sequence[Point]) -> Iterable[str]:
-    names, gap = [p.name for p in study.space], [""] * len(study.config.goal)
-    order = ranked(points, directions(study.config)[0])
-    rows = [[str(p.number), *_cells(p, names), *_reached(p), ""] for p in order]
-    rows += [
-        [str(p.number), *_cells(p, names), *gap, p.state.value] for p in points if not p.values
-    ]
+    names, goals = [p.name for p in study.space], study.config.goal
+    rows = [[str(p.number), *row(p, names, len(goals))] for p in in_order(study, points)]
     if rows:
         yield "<h2>Points</h2>"
-        yield _table(["point", *names, *study.config.goal, ""], rows[:MOST_ROWS])
-    if len(rows) > MOST_ROWS:
-        yield f"<p class=pale>{len(rows) - MOST_ROWS} more are in the database.</p>"
-
-
-def _cells(point: Point, names: Sequence[str]) -> list[str]:
-    """Its settings; of a point that was never begun in earnest, some are not chosen."""
-    return [value_text(point.params[n]) if n in point.params else "" for n in names]
+        yield _table(["point", *names, *goals], rows[:MOST_ROWS])
+    if (left := len(rows) - MOST_ROWS) > 0:
+        yield f"<p class=pale>{counted(left, 'more point')} in the database.</p>"
 
 
 def _reached(point: Point) -> list[str]:

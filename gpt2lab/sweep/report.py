@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2lab.durable import write_whole
-from gpt2lab.sweep.answers import best, best_of_choices, front
+from gpt2lab.sweep.answers import front, table_of_choices
 from gpt2lab.sweep.experiment import EXPERIMENT, command, experiment
 from gpt2lab.sweep.goals import directions
 from gpt2lab.sweep.page import page
 from gpt2lab.sweep.pictures import PICTURES, draw
-from gpt2lab.sweep.results import value_text, with_interval
+from gpt2lab.sweep.results import best, numbered
 from gpt2lab.sweep.study import Study
 from gpt2lab.sweep.trials import Point
 
@@ -41,17 +41,15 @@ def write(study: Study, points: Sequence[Point]) -> None:
 def tell(study: Study, points: Sequence[Point]) -> None:
     """In the terminal, what the table of points does not say by itself."""
     console = Console()
-    varied = [p.name for p in study.space if not p.choice]
-    if found := best_of_choices(study, points):
-        table = Table("the best of", *varied, study.config.goal[0], "point")
-        for name, point in found.items():
-            told = [value_text(point.params[key]) for key in varied]
-            cells = [name, *told, with_interval(point), str(point.number)]
-            table.add_row(*map(Text, cells))
+    head, rows = table_of_choices(study, points)
+    if rows:
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*map(Text, row))
         console.print(table)
     if len(study.config.goal) > 1:
-        numbers = ", ".join(str(p.number) for p in front(points, directions(study.config)))
-        console.print(f"bettered by none in all goals: points {numbers}")
+        told = numbered(front(points, directions(study.config)))
+        console.print(f"bettered by none in all goals: {told}")
     if best(study, points) is not None:
         console.print(Text(f"train as the best: {command(study)}"), soft_wrap=True)
     console.print(Text(f"report: {study.folder / PAGE}"), soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from gpt2lab.sweep.trials import Point, State, Trial
 
 MOST_ROWS = 20
 """Points that the terminal shows."""
+MOST_LETTERS = 80
+"""Of a reason, while the study runs."""
 FEWEST_SEEDS = 4
 """Of three and three trials, p is never below 0.1."""
 
@@ -26,6 +29,18 @@ def ranked(points: Sequence[Point], direction: Direction, goal: int = 0) -> list
     complete = [point for point in points if point.values]
     sign = -1.0 if direction is Direction.maximize else 1.0
     return sorted(complete, key=lambda point: (sign * point.values[goal], point.number))
+
+
+def best(study: Study, points: Sequence[Point]) -> Point | None:
+    """Of the first goal; None where none is complete, or none has reached its target."""
+    order = ranked(points, directions(study.config)[0])
+    return order[0] if order and math.isfinite(order[0].values[0]) else None
+
+
+def in_order(study: Study, points: Sequence[Point]) -> list[Point]:
+    """The complete ones, the best of the first goal first; then the others by number."""
+    rest = [point for point in points if not point.values]
+    return [*ranked(points, directions(study.config)[0]), *rest]
 
 
 def of_goal(point: Point, goal: int = 0) -> list[float]:
@@ -63,21 +78,31 @@ def counts(points: Sequence[Point]) -> dict[str, int]:
     return {state.value: sum(point.state is state for point in points) for state in State}
 
 
+def counted(n: int, word: str) -> str:
+    """`1 point`, `2 points`."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def numbered(points: Sequence[Point]) -> str:
+    """`point 3`, `points 0, 4`; `none` where there are none."""
+    numbers = ", ".join(str(point.number) for point in points)
+    return f"{'point' if len(points) == 1 else 'points'} {numbers}" if points else "none"
+
+
 def failures(points: Sequence[Point]) -> list[Trial]:
     return [one for point in points for one in point.trials if one.state is State.failed]
 
 
 def as_json(study: Study, points: Sequence[Point]) -> dict[str, Any]:
     """Everything in JSON's types; null stands for a target that was not reached."""
-    direction = directions(study.config)[0]
-    order = ranked(points, direction)
+    chosen = best(study, points)
     return {
         "study": study.name,
         "folder": str(study.folder),
         "goal": study.config.goal,
         "counts": counts(points),
-        "best": _plain(order[0]) if order else None,
-        "p_best_two": best_two(points, direction),
+        "best": None if chosen is None else _plain(chosen),
+        "p_best_two": best_two(points, directions(study.config)[0]),
         "points": [_plain(point) for point in points],
     }
 
@@ -112,8 +137,9 @@ def number(value: float) -> str:
 
 
 def line(one: Trial, ended: int, total: int) -> str:
-    """A trial that has ended, in a line."""
-    what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {one.reason}"
+    """A trial that has ended, in a line; a long reason is told in full by show() at the end."""
+    reason = shorten(str(one.reason), MOST_LETTERS, placeholder=" ...")
+    what = " ".join(map(number, one.values)) if one.values else f"{one.state.value}: {reason}"
     params = params_text(one.params)
     return f"{ended}/{total}  {one.folder.name}  {params}  {what}  {one.seconds:.1f} s"
 
@@ -131,6 +157,8 @@ def show(study: Study, points: Sequence[Point]) -> None:
     console = Console()
     console.print(Text(study.config.question))
     console.print(table(study, points))
+    if (left := len(points) - MOST_ROWS) > 0:
+        console.print(f"{counted(left, 'more point')} in the report")
     found = {name: n for name, n in counts(points).items() if n}
     console.print(", ".join(f"{n} {name}" for name, n in found.items()))
     for one in failures(points):
@@ -140,14 +168,23 @@ def show(study: Study, points: Sequence[Point]) -> None:
 
 
 def table(study: Study, points: Sequence[Point]) -> Table:
-    """The best complete points, in order; of several goals, in that of the first."""
-    names = [p.name for p in study.space]
-    found = Table("point", *names, *study.config.goal)
-    for point in ranked(points, directions(study.config)[0])[:MOST_ROWS]:
-        cells = [value_text(point.params[name]) for name in names]
-        goals = [with_interval(point, i) for i in range(len(point.values))]
-        found.add_row(str(point.number), *map(Text, [*cells, *goals]))
+    """The best points of the first goal in order, then those that are not complete."""
+    names, goals = [p.name for p in study.space], study.config.goal
+    found = Table("point", *names, *goals)
+    for point in in_order(study, points)[:MOST_ROWS]:
+        found.add_row(str(point.number), *map(Text, row(point, names, len(goals))))
     return found
+
+
+def row(point: Point, names: Sequence[str], goals: int) -> list[str]:
+    """Its settings, and what it has reached of each goal; how far it is where that is nothing.
+
+    Of a point that was never begun in earnest, some settings are not chosen.
+    """
+    cells = [value_text(point.params[n]) if n in point.params else "" for n in names]
+    if not point.values:
+        return [*cells, point.state.value, *[""] * (goals - 1)]
+    return [*cells, *(with_interval(point, i) for i in range(goals))]
 
 
 def with_interval(point: Point, goal: int = 0) -> str:

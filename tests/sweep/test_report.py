@@ -15,8 +15,7 @@ from gpt2lab.config import Direction, Sampler
 from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.sweep import answers, experiment, report, results
-from gpt2lab.sweep.axes import Height, Scale
-from gpt2lab.sweep.page import page
+from gpt2lab.sweep.page import caption, page
 from gpt2lab.sweep.space import merged, overrides
 from gpt2lab.sweep.study import load, of_folder, studies
 from gpt2lab.sweep.trials import State
@@ -187,6 +186,77 @@ def test_the_best_of_each_choice_is_told_beside_a_range(two, tmp_path):
     assert answers.best_of_choices(single, points) == {}
 
 
+def test_of_a_choice_that_never_reached_the_target_none_is_the_best(tmp_path, capsys):
+    study = stub_study(tmp_path / "s", space={**RATE, **WIDTH}, goal=["steps"])
+    some = [{"optim.lr": lr, "model.n_embd": n} for lr in (0.01, 0.02) for n in (24, 48)]
+    ends = {24: 60.0, 48: math.inf}
+    points = [
+        point(study, i, params, lambda p, _: (ends[p["model.n_embd"]],))
+        for i, params in enumerate(some)
+    ]
+    found = answers.best_of_choices(study, points)
+    assert found == {"n_embd=24": points[0], "n_embd=48": None}
+    assert "<td>n_embd=48<td><td>none reached<td>\n" in page(study, points, {})
+    report.tell(study, points)
+    assert "none reached" in capsys.readouterr().out
+    assert results.as_json(study, points[1::2])["best"] is None
+
+
+def test_points_that_failed_stand_in_the_tables_with_the_word_in_the_goals_column(tmp_path, capsys):
+    study = stub_study(tmp_path / "s", space=RATE, trials=1)
+    points = [
+        point(study, 0, {"optim.lr": 0.01}, by_rate),
+        other(study, 1, {"optim.lr": 0.1}, State.failed, "train/loss is nan"),
+    ]
+    text = page(study, points, {})
+    assert "<tr><th>point<th>optim.lr<th>val/loss\n" in text
+    assert "<td>1<td>0.1<td>failed\n" in text
+    assert "1 point asked for;" in text
+    results.show(study, points)
+    assert re.search(r"1 +│ 0\.1 +│ failed", capsys.readouterr().out)
+
+
+def test_points_beyond_the_table_are_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(results, "MOST_ROWS", 2)
+    study = stub_study(tmp_path / "s", space=RATE)
+    results.show(study, [point(study, i, {"optim.lr": 0.01}, by_rate) for i in range(3)])
+    assert "1 more point in the report" in capsys.readouterr().out
+
+
+def test_one_point_that_none_betters_is_a_point(tmp_path):
+    study = stub_study(tmp_path / "s", space=RATE, goal=["val/loss", "seconds"])
+    text = page(study, [point(study, 3, {"optim.lr": 0.01}, lambda *_: (1.0, 2.0))], {})
+    assert "Bettered by none in all goals: point 3." in text
+
+
+def test_captions_claim_what_is_in_the_pictures(tmp_path):
+    study = stub_study(tmp_path / "s", space=RATE, goal=["steps"])
+    one = [point(study, 0, {"optim.lr": 0.01}, lambda *_: (60.0,))]
+    three = [point(study, 1, {"optim.lr": 0.02}, lambda _, seed: (60.0 + seed,), seeds=3)]
+    missed = [point(study, 2, {"optim.lr": 0.03}, lambda *_: (math.inf,))]
+    cut = [other(study, 3, {"optim.lr": 0.03}, State.pruned)]
+    assert caption(study, one, "parameters") == "Each parameter against the goal."
+    assert caption(study, three, "parameters").endswith(
+        " Pale dots are seeds. Bars are 95 % intervals."
+    )
+    assert "thick" in caption(study, one, "parallel")
+    assert "thick" not in caption(study, missed, "parallel")
+    assert caption(study, missed, "curves") == "Learning curves."
+    assert caption(study, one + cut, "curves") == (
+        "Learning curves. The best is thick. Dotted: pruned."
+    )
+
+
+def test_a_long_reason_is_told_in_full_once(tmp_path, capsys):
+    study, why = stub_study(tmp_path / "s", space=RATE), "the loss is nan; " + "try less, " * 30
+    failed = other(study, 0, {"optim.lr": 0.1}, State.failed, why)
+    said = results.line(failed.trials[0], 1, 4)
+    assert "failed: the loss is nan; try less," in said
+    assert len(said) < 160
+    results.show(study, [failed])
+    assert why.strip() in capsys.readouterr().out
+
+
 def test_too_many_choices_have_no_colour_each(tmp_path):
     study = stub_study(tmp_path / "s", space={"a": {"choice": [*range(9)]}, **RATE})
     points = [point(study, i, {"a": i, "optim.lr": 0.01}, by_rate) for i in range(9)]
@@ -204,29 +274,6 @@ def test_the_parameter_that_decides_is_the_important_one(tmp_path):
     missed = [point(study, 20, some[0], lambda *_: (math.inf,))]
     assert answers.importance(study, points + missed)["optim.lr"] > 0.7
     assert answers.importance(study, points[:9]) == {}
-
-
-def scale(told) -> Scale:
-    study = stub_study(ROOT, space={"x": told})
-    return Scale(study.space[0])
-
-
-def test_axes_are_logarithmic_where_the_space_is():
-    assert scale({"log_range": [1e-3, 1e-1]}).share(1e-2) == pytest.approx(0.5)
-    assert scale({"range": [0, 10]}).share(5) == 0.5
-    assert scale({"choice": [24, 48, 96]}).is_log
-    assert scale({"choice": [24, 48, 96]}).share(48) == pytest.approx(0.5)
-    assert not scale({"choice": [1, 2, 3]}).is_log
-    assert scale({"choice": ["a", "b", None]}).share(None) == 1
-    assert scale({"choice": [True, False]}).share(False) == 1
-    assert scale({"choice": ["a"]}).share("a") == 0.5
-
-
-def test_what_was_not_reached_lies_beyond_the_worst():
-    assert Height([1.0, 2.0, math.inf]).place(math.inf) > 2
-    assert Height([1.0, 1000.0, math.inf]).is_log
-    assert Height([1.0, 1000.0, math.inf]).place(math.inf) > 1000
-    assert Height([math.inf]).place(math.inf) > 0
 
 
 @pytest.mark.parametrize(
