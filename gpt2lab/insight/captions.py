@@ -20,14 +20,15 @@ CAPTIONS = {
     "head": (
         "One head",
         "A row for each token, which shows how it shares out its attention over itself and "
-        "the tokens before it: a row adds up to 1. The head that is shown first is the one "
+        "the tokens before it: a row adds up to 1. The square root of a weight is its colour, so "
+        "that small ones can be told apart. The head that is shown first is the one "
         "whose removal costs most, unless another one was asked for.",
     ),
     "heads": (
         "All heads of all layers",
         "A square for each head, as above. A dark diagonal looks at itself, one below it at "
         "the token before; a dark first column is where heads look that have nothing to do. "
-        "The square root of a weight is its colour. Choose a square to see it large.",
+        "Choose a square to see it large.",
     ),
     "last_block": (
         "The last layer",

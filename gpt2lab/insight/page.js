@@ -29,6 +29,12 @@ const axis = (more) => ({ automargin: true, exponentformat: "none", showgrid: fa
   linecolor: colour("--line"), ...more });
 const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("--most")]];
 
+// The square root of a weight is its colour: small ones, which most are, can be told apart.
+const roots = (rows) => rows.map((row) => row.map((weight) => weight === null ? null : Math.sqrt(weight)));
+const TICKS = [0, .1, .25, .5, 1];
+const ofWeights = (title = "weight") => ({ zmin: 0, zmax: 1, colorscale: scale(), colorbar: { thickness: 12,
+  title: { text: title, side: "right" }, tickvals: TICKS.map(Math.sqrt), ticktext: TICKS.map(String) } });
+
 /** Attention of a head as a square, with nothing behind the token that looks. */
 const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fill(null)]);
 const ofHead = () => found.attention[state.layer][state.head];
@@ -37,11 +43,10 @@ function drawSquare(id, rows) {
   const isWritten = T <= 16;
   const cell = isWritten ? 30 : T > 24 ? 13 : 20;  // a number has room, or a label
   const side = Math.max(300, cell * T + 140);
-  const trace = { type: "heatmap", z: square(rows), zmin: 0, zmax: 1, colorscale: scale(),
-    hoverongaps: false, colorbar: { title: { text: "weight", side: "right" }, thickness: 12 },
-    text: places.map((t) => places.map((s) => `${numbered[t]} looks at ${numbered[s]}`)),
-    hovertemplate: "%{text}<br>%{z:.4f}<extra></extra>" };
-  if (isWritten) { trace.texttemplate = "%{z:.2f}"; }
+  const trace = { type: "heatmap", z: roots(square(rows)), ...ofWeights(), hoverongaps: false,
+    hovertext: rows.map((row, t) => row.map((weight, s) => `${numbered[t]} looks at ${numbered[s]}<br>${weight.toFixed(4)}`)),
+    hovertemplate: "%{hovertext}<extra></extra>", text: rows.map((row) => row.map((weight) => weight.toFixed(2))) };
+  if (isWritten) { trace.texttemplate = "%{text}"; }
   const ticks = { tickvals: places, ticktext: labels, ...small };
   widths(id, cell * T + 170, side + 90);
   Plotly.react(id, [trace], layout(side, {
@@ -62,12 +67,8 @@ function drawHeads() {
     frames.push({ type: "rect", x0: h * step - .5, x1: h * step + T - .5, y0: l * step - .5, y1: l * step + T - .5,
       line: { color: colour(chosen ? "--accent" : "--line"), width: chosen ? 3 : 1 } });
   }
-  // The square root of a weight is its colour: small ones, which most are, can be told apart.
-  const roots = z.map((row) => row.map((weight) => weight === null ? null : Math.sqrt(weight)));
-  const trace = { type: "heatmap", z: roots, customdata: z, zmin: 0, zmax: 1, colorscale: scale(), hoverongaps: false,
-    hovertemplate: "%{customdata:.4f}<extra></extra>",
-    colorbar: { thickness: 12, title: { text: "weight", side: "right" },
-      tickvals: [0, .05, .2, .5, 1].map(Math.sqrt), ticktext: ["0", "0.05", "0.2", "0.5", "1"] } };
+  const trace = { type: "heatmap", z: roots(z), customdata: z, ...ofWeights(), hoverongaps: false,
+    hovertemplate: "%{customdata:.4f}<extra></extra>" };
   const node = byId("heads"), side = Math.max(40, Math.min(150, 1000 / Math.max(L, H)));
   widths("heads", side * H + 130, side * H + 130);
   Plotly.react(node, [trace], layout(side * L + 60, { shapes: frames,
@@ -148,11 +149,14 @@ function drawScores() {
   for (const [id, table] of [["previous", found.previous_token], ["induction", found.induction], ["cost", found.ablation_cost]]) {
     if (!byId(id)) continue;
     widths(id, 34 * H + 120, 62 * H + 130);
-    const most = id === "cost" ? Math.max(...table.flat().map(Math.abs), 1e-6) : 1;
-    const colours = id === "cost" ? [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]] : scale();
-    const trace = { type: "heatmap", z: table, zmin: id === "cost" ? -most : 0, zmax: most, colorscale: colours,
-      hovertemplate: "layer %{y}, head %{x}<br>%{z:.4f}<extra></extra>", colorbar: { thickness: 12 } };
-    if (H <= 16) { trace.texttemplate = id === "cost" ? "%{z:.3f}" : "%{z:.2f}"; }
+    const isCost = id === "cost", most = Math.max(...table.flat().map(Math.abs), 1e-6);
+    const colours = isCost ? { zmin: -most, zmax: most,
+      colorscale: [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]],
+      colorbar: { thickness: 12, title: { text: "nats per token", side: "right" } } } : ofWeights("mean weight");
+    const trace = { type: "heatmap", z: isCost ? table : roots(table), ...colours, customdata: table,
+      text: table.map((row) => row.map((value) => value.toFixed(isCost ? 3 : 2))),
+      hovertemplate: "layer %{y}, head %{x}<br>%{customdata:.4f}<extra></extra>" };
+    if (H <= 16) { trace.texttemplate = "%{text}"; }
     Plotly.react(id, [trace], layout(Math.max(180, 34 * L + 80), {
       shapes: [{ type: "rect", x0: state.head - .5, x1: state.head + .5, y0: state.layer - .5, y1: state.layer + .5,
         line: { color: colour("--accent"), width: 3 } }],

@@ -16,8 +16,9 @@ from gpt2lab.insight.captions import CAPTIONS
 from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
 from gpt2lab.insight.pictures import pictures
-from gpt2lab.insight.pictures.canvas import turn
-from gpt2lab.insight.pictures.scores import compact
+from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, turn
+from gpt2lab.insight.pictures.scores import compact, scores
+from gpt2lab.insight.pictures.squares import head, heads, last_block
 from tests.insight.models import sort_model, text_model
 
 ALL = {"arcs.png", "head.png", "heads.png", "last_block.png", "lens.png", "loss.png", "next.png"}
@@ -61,6 +62,19 @@ def test_long_labels_are_turned_and_numbers_are_short():
     shown = [compact(x, 2) for x in (0.123, -0.004, -0.5, 1.25)]
     assert shown == [".12", ".00", "-.50", "1.2"]
     assert [compact(x, 3) for x in (-0.0042, 1.25)] == ["-.004", "1.25"]
+
+
+def test_a_small_weight_is_seen_in_every_map_and_the_colour_bar_is_true_of_it():
+    found = shown(text_model(), "abc$a")
+    for draw, number in ((head, 1), (heads, 1), (last_block, 1), (scores, 2)):
+        axes = draw(found).axes
+        images = [a.images[0] for a in axes if a.images][:number]
+        assert [float(image.norm(0.25)) for image in images] == [0.5] * number
+        bars = [image.colorbar for image in images]
+        assert all(bar.get_ticks().tolist() == WEIGHT_TICKS for bar in bars)
+    ours = (page_module.HERE / "page.js").read_text()
+    (ticks,) = re.findall(r"const TICKS = (.*);", ours)
+    assert [float(x) for x in ticks.strip("[]").split(",")] == WEIGHT_TICKS
 
 
 class Reader(HTMLParser):

@@ -16,6 +16,8 @@ Numbers = NDArray[np.float32]
 
 DPI = 110
 INK, PALE, ACCENT = "#1f2937", "#9ca3af", "#c2410c"
+ATTENTION = "Blues"
+WEIGHT_TICKS = [0, 0.1, 0.25, 0.5, 1]
 LONGEST_LABEL = 14
 
 
@@ -75,7 +77,26 @@ def frame(axes: "Axes", x: float, y: float, side: float, is_chosen: bool) -> Non
     )
 
 
-def colour_bar(figure: "Figure", image: Any, axes: Any, name: str = "attention weight") -> None:
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02)
+def show_weights(axes: "Axes", weights: Numbers) -> Any:
+    """Weights of 0..1 by the colour of their square roots: small ones, which most are, can be told
+    apart."""
+    from matplotlib.colors import PowerNorm
+
+    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    return axes.imshow(weights, cmap=ATTENTION, norm=norm, interpolation="nearest")
+
+
+def is_dark(weight: float) -> bool:
+    """Whether what is written on a weight's colour has to be white."""
+    return bool(np.sqrt(weight) > 0.6)
+
+
+def weight_bar(figure: "Figure", image: Any, axes: Any, name: str = "attention weight") -> None:
+    """The colours of `show_weights`, each weight where its colour is."""
+    colour_bar(figure, image, axes, name, ticks=WEIGHT_TICKS, format="{x:g}")
+
+
+def colour_bar(figure: "Figure", image: Any, axes: Any, name: str, **ticks: Any) -> None:
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.02, **ticks)
     bar.set_label(name)
     bar.outline.set_visible(False)

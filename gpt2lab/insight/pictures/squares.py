@@ -1,7 +1,7 @@
 """Attention as squares: all heads, one of them, the mean of the last layer's."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,20 +10,19 @@ from gpt2lab.insight.pictures.canvas import (
     INK,
     Numbers,
     canvas,
-    colour_bar,
     font_size,
     frame,
+    is_dark,
+    show_weights,
     token_ticks,
     turn,
+    weight_bar,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ATTENTION = "Blues"
-FAINT = 0.5
-"""Exponent of the colours of the grid: small weights, which most are, can be told apart."""
 WRITTEN_TOKENS = 16
 """Up to so many tokens each weight is written into its cell."""
 
@@ -42,7 +41,7 @@ def heads(found: Findings) -> "Figure":
             weights = found.weights[layer, number].numpy()
             grid[y : y + T, x : x + T] = np.where(np.tri(T), weights, np.nan)
     # The last gap is nobody's.
-    image = show_weights(axes, grid[: L * step - (step - T), : H * step - (step - T)], FAINT)
+    image = show_weights(axes, grid[: L * step - (step - T), : H * step - (step - T)])
     for layer in range(L):
         for number in range(H):
             is_chosen = (layer, number) == (found.layer, found.head)
@@ -52,16 +51,9 @@ def heads(found: Findings) -> "Figure":
     axes.tick_params(length=0, labelsize=9 if side > 0.8 else 7)
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
-    colour_bar(figure, image, axes)
+    weight_bar(figure, image, axes)
     axes.set_title("what each head looks at: a row for each token")
     return figure
-
-
-def show_weights(axes: "Axes", weights: Numbers, exponent: float = 1) -> Any:
-    from matplotlib.colors import PowerNorm
-
-    norm = PowerNorm(exponent, vmin=0, vmax=1)
-    return axes.imshow(weights, cmap=ATTENTION, norm=norm, interpolation="nearest")
 
 
 def head(found: Findings) -> "Figure":
@@ -93,7 +85,7 @@ def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
     if T <= WRITTEN_TOKENS:
         for row, column in zip(*np.tril_indices(T), strict=True):
             write_number(axes, int(column), int(row), float(weights[row, column]), size)
-    colour_bar(figure, image, axes)
+    weight_bar(figure, image, axes)
     figure.suptitle(title)
     return figure
 
@@ -101,7 +93,7 @@ def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
 def write_number(axes: "Axes", x: float, y: float, value: float, size: float) -> None:
     """A weight in its cell; one that rounds to 0 is left out."""
     if value >= 0.005:
-        colour = "white" if value > 0.6 else INK
+        colour = "white" if is_dark(value) else INK
         text = f"{value:.2f}".removeprefix("0")
         axes.text(
             *(x, y, text),
