@@ -63,7 +63,7 @@ CAPTIONS = {
     ),
 }
 """Title and caption of each part, in the order of the page."""
-MARKS = ": green where it is right, red where it is wrong"
+MARKS = ": ✓ and green where it is right, ✗ and red where it is wrong"
 IN_SCORES = ("previous", "induction", "cost")
 """Parts that share one PNG."""
 

@@ -151,7 +151,7 @@ function drawScores() {
     widths(id, 34 * H + 120, 62 * H + 130);
     const isCost = id === "cost", most = Math.max(...table.flat().map(Math.abs), 1e-6);
     const colours = isCost ? { zmin: -most, zmax: most,
-      colorscale: [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]],
+      colorscale: [[0, colour("--less")], [.5, colour("--none")], [1, colour("--more")]],
       colorbar: { thickness: 12, title: { text: "nats per token", side: "right" } } } : ofWeights("mean weight");
     const trace = { type: "heatmap", z: isCost ? table : roots(table), ...colours, customdata: table,
       text: table.map((row) => row.map((value) => value.toFixed(isCost ? 3 : 2))),
@@ -177,13 +177,14 @@ function drawAnswer() {
   }));
   const words = (x, y, text, colours) => ({ type: "scatter", mode: "text", x, y: x.map(() => y), hoverinfo: "skip",
     text: text.map((token) => `<b>${short(token, 8)}</b>`), textfont: { size: 15, color: colours } });
-  const marks = { right: "--green", wrong: "--red", "": "--ink" };
+  const marks = { right: "--green", wrong: "--red", "": "--ink" }, signs = { right: "✓", wrong: "✗", "": "" };
   Plotly.react("answer", [
     words(places, 1, found.tokens, places.map((t) => colour(t < q ? "--ink" : "--pale"))),
-    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))) ],
+    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))),
+    words(said, -.13, found.answer_marks.map((mark) => signs[mark]), found.answer_marks.map((mark) => colour(marks[mark]))) ],
   layout(300, { shapes, showlegend: false,
     xaxis: axis({ visible: false, range: [-.7, T + .7] }),
-    yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.15, 1.15], showline: false }) }), OPTIONS);
+    yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.2, 1.15], showline: false }) }), OPTIONS);
 }
 
 function draw() {

@@ -15,7 +15,8 @@ from gpt2lab.insight import page as page_module
 from gpt2lab.insight.captions import CAPTIONS
 from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
-from gpt2lab.insight.pictures import pictures
+from gpt2lab.insight.pictures import canvas, pictures
+from gpt2lab.insight.pictures.answer import answer
 from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, turn
 from gpt2lab.insight.pictures.scores import compact, scores
 from gpt2lab.insight.pictures.squares import head, heads, last_block
@@ -75,6 +76,24 @@ def test_a_small_weight_is_seen_in_every_map_and_the_colour_bar_is_true_of_it():
     ours = (page_module.HERE / "page.js").read_text()
     (ticks,) = re.findall(r"const TICKS = (.*);", ours)
     assert [float(x) for x in ticks.strip("[]").split(",")] == WEIGHT_TICKS
+
+
+def test_the_page_has_the_colours_of_the_pictures():
+    style = (page_module.HERE / "page.css").read_text().split("@media")[0]
+    for name in ("ink", "pale", "accent", "green", "red", "none", "some", "most", "less", "more"):
+        assert re.findall(rf"--{name}: (#\w+);", style) == [getattr(canvas, name.upper())]
+
+
+def test_right_and_wrong_differ_by_more_than_green_and_red():
+    found = shown(sort_model(), "2 0 1 0")
+    found.text.answer, found.text.right = [0, 1, 1, 2], [0, 0, 1, 2]
+    for axes in answer(found).axes:
+        assert [text.get_text() for text in axes.texts if text.get_text() in "✓✗"] == [*"✓✗✓✓"]
+    style = (page_module.HERE / "page.css").read_text()
+    assert re.findall(r"\.(right|wrong)::after { content: \" (.)\"", style) == [
+        ("right", "✓"),
+        ("wrong", "✗"),
+    ]
 
 
 class Reader(HTMLParser):

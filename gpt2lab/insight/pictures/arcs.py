@@ -8,6 +8,7 @@ from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.canvas import (
     ACCENT,
     INK,
+    MOST,
     Numbers,
     canvas,
     font_size,
@@ -53,13 +54,13 @@ def draw_arcs(axes: "Axes", weights: Numbers, token: int) -> None:
         place = (token + other) / 2
         height = (token - other) / 2
         if other == token:
-            axes.plot([token], [0], "o", color="tab:blue", ms=3 + 12 * weight, clip_on=False)
+            axes.plot([token], [0], "o", color=MOST, ms=3 + 12 * weight, clip_on=False)
         else:
             angle = np.linspace(0, np.pi, 60)
             axes.plot(
                 place + height * np.cos(angle),
                 height * np.sin(angle),
-                color="tab:blue",
+                color=MOST,
                 alpha=0.25 + 0.75 * weight,
                 linewidth=0.6 + 6 * weight,
                 solid_capstyle="round",

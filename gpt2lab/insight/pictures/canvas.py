@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float32]
 
 DPI = 110
-INK, PALE, ACCENT = "#1f2937", "#9ca3af", "#c2410c"
-ATTENTION = "Blues"
+INK, PALE, ACCENT = "#1f2937", "#6b7280", "#c2410c"
+GREEN, RED = "#15803d", "#b91c1c"
+NONE, SOME, MOST = "#f7fbff", "#4292c6", "#08306b"
+"""From 0 to 1."""
+LESS, MORE = "#2166ac", "#b2182b"
+"""From NONE, below and above 0; blue and red are told apart by all eyes, green and red are not."""
+SIGNS = {"right": "✓", "wrong": "✗", "": ""}
 WEIGHT_TICKS = [0, 0.1, 0.25, 0.5, 1]
 LONGEST_LABEL = 14
 
@@ -77,13 +82,20 @@ def frame(axes: "Axes", x: float, y: float, side: float, is_chosen: bool) -> Non
     )
 
 
+def blend(*colours: str) -> Any:
+    """A map of colours, which are as far from each other as they stand."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("", colours)
+
+
 def show_weights(axes: "Axes", weights: Numbers) -> Any:
     """Weights of 0..1 by the colour of their square roots: small ones, which most are, can be told
     apart."""
     from matplotlib.colors import PowerNorm
 
     norm = PowerNorm(0.5, vmin=0, vmax=1)
-    return axes.imshow(weights, cmap=ATTENTION, norm=norm, interpolation="nearest")
+    return axes.imshow(weights, cmap=blend(NONE, SOME, MOST), norm=norm, interpolation="nearest")
 
 
 def is_dark(weight: float) -> bool:

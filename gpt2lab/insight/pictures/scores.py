@@ -7,7 +7,11 @@ import numpy as np
 from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.canvas import (
     INK,
+    LESS,
+    MORE,
+    NONE,
     Numbers,
+    blend,
     canvas,
     colour_bar,
     frame,
@@ -31,14 +35,14 @@ def scores(found: Findings) -> "Figure":
         is_cost = part == "cost"
         top = max(float(np.abs(table).max()), 1e-6)
         if is_cost:
-            image = axes.imshow(table, cmap="RdBu_r", vmin=-top, vmax=top)
+            image = axes.imshow(table, cmap=blend(LESS, NONE, MORE), vmin=-top, vmax=top)
             colour_bar(figure, image, axes, "nats per token")
         else:
             image = show_weights(axes, table)
             weight_bar(figure, image, axes, "mean weight")
         for layer, number in np.ndindex(L, H):
             value = float(table[layer, number])
-            is_on_dark = abs(value) > 0.65 * top if is_cost else is_dark(value)
+            is_on_dark = abs(value) > 0.7 * top if is_cost else is_dark(value)
             axes.text(
                 *(number, layer, compact(value, 3 if is_cost else 2)),
                 ha="center",
