@@ -6,12 +6,13 @@ const byId = (id) => document.getElementById(id);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 // Plotly reads tags and entities in its texts; a token is text.
 const safe = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-const short = (text, most) => safe(text.length > most ? text.slice(0, most - 1) + "…" : text);
+const BRIEF = { "<|endoftext|>": "⟨end⟩" };  // whose beginning does not tell what it is
+const cut = (text, most) => text.length > most ? text.slice(0, most - 1) + "…" : text;
+const short = (text, most) => safe(cut(BRIEF[text] ?? text, most));
 const places = [...Array(T).keys()];
 const labels = found.tokens.map((token) => short(token, 14));
 const numbered = found.tokens.map((token, t) => `${t}: ${safe(token)}`);
 const OPTIONS = { displayModeBar: false, responsive: true };
-const turned = (texts) => texts.some((text) => text.length > 2) ? -90 : 0;
 /** How wide a picture is: no narrower, so that it scrolls on a small screen; no wider. */
 function widths(id, least, most) {
   byId(id).parentElement.style.setProperty("--least", `${least}px`);
@@ -24,7 +25,6 @@ function layout(height, more) {
   return { height, font, paper_bgcolor: paper, plot_bgcolor: paper, margin: { l: 8, r: 8, t: 30, b: 8 },
     dragmode: false, hoverlabel: { font: { family: "monospace" } }, ...more };
 }
-const small = T > 24 ? { tickfont: { size: 10 } } : {};
 const axis = (more) => ({ automargin: true, exponentformat: "none", showgrid: false, zeroline: false, fixedrange: true,
   linecolor: colour("--line"), ...more });
 const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("--most")]];
@@ -34,6 +34,22 @@ const roots = (rows) => rows.map((row) => row.map((weight) => weight === null ? 
 const TICKS = [0, .1, .25, .5, 1];
 const ofWeights = (title = "weight") => ({ zmin: 0, zmax: 1, colorscale: scale(), colorbar: { thickness: 12,
   title: { text: title, side: "right" }, tickvals: TICKS.map(Math.sqrt), ticktext: TICKS.map(String) } });
+
+/**
+ * Labels of tokens along the x axis, at the top or the bottom. Where no more than a third are long, those are turned
+ * alone, which an axis cannot: they stand beside it, in `room`.
+ */
+function tokenTicks(tokens, side) {
+  const texts = tokens.map((token) => cut(BRIEF[token] ?? token, 14)), long = texts.filter((text) => text.length > 2);
+  const isAxis = 3 * long.length > texts.length, size = tokens.length > 24 ? 10 : 12;
+  const ticks = { tickvals: texts.map((_, i) => i), tickfont: { size }, tickangle: isAxis ? -90 : 0,
+    ticktext: texts.map((text) => isAxis || text.length <= 2 ? safe(text) : "") };
+  const annotations = isAxis ? [] : texts.flatMap((text, i) => text.length <= 2 ? [] : [{ x: i, yref: "paper",
+    y: side === "top" ? 1 : 0, yanchor: side === "top" ? "bottom" : "top", yshift: side === "top" ? 4 : -4,
+    text: safe(text), hovertext: safe(tokens[i]), textangle: -90, showarrow: false, font: { size } }]);
+  const room = isAxis || !long.length ? 0 : 12 + .65 * size * Math.max(...long.map((text) => text.length));
+  return { ticks, annotations, room };
+}
 
 /** Attention of a head as a square, with nothing behind the token that looks. */
 const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fill(null)]);
@@ -47,11 +63,11 @@ function drawSquare(id, rows) {
     hovertext: rows.map((row, t) => row.map((weight, s) => `${numbered[t]} looks at ${numbered[s]}<br>${weight.toFixed(4)}`)),
     hovertemplate: "%{hovertext}<extra></extra>", text: rows.map((row) => row.map((weight) => weight.toFixed(2))) };
   if (isWritten) { trace.texttemplate = "%{text}"; }
-  const ticks = { tickvals: places, ticktext: labels, ...small };
+  const { ticks, annotations, room } = tokenTicks(found.tokens, "top");
   widths(id, cell * T + 170, side + 90);
-  Plotly.react(id, [trace], layout(side, {
-    xaxis: axis({ ...ticks, side: "top", tickangle: turned(labels), title: { text: "is looked at" } }),
-    yaxis: axis({ ...ticks, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
+  Plotly.react(id, [trace], layout(side, { annotations,
+    xaxis: axis({ ...ticks, side: "top", title: { text: "is looked at", standoff: Math.max(6, room - 12) } }),
+    yaxis: axis({ tickvals: places, ticktext: labels, tickfont: ticks.tickfont, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
 }
 
 function drawHeads() {
@@ -92,8 +108,9 @@ function drawArcs() {
   const trace = { type: "scatter", mode: "markers", x: weights.map((_, s) => s), y: weights.map(() => 0),
     marker: { size: weights.map((weight) => 4 + 14 * weight), color: colour("--most"), opacity: 1 },
     customdata: weights, text: numbered.slice(0, t + 1), hovertemplate: "%{text}<br>%{customdata:.4f}<extra></extra>" };
-  Plotly.react("arcs", [trace], layout(340, { shapes, showlegend: false,
-    xaxis: axis({ tickvals: places, ticktext: labels, tickangle: turned(labels), range: [-.7, T - .3] }),
+  const { ticks, annotations, room } = tokenTicks(found.tokens, "bottom");
+  Plotly.react("arcs", [trace], layout(340, { shapes, annotations, showlegend: false, margin: { l: 8, r: 8, t: 30, b: 8 + room },
+    xaxis: axis({ ...ticks, range: [-.7, T - .3] }),
     yaxis: axis({ visible: false, range: [-.04 * Math.max(t, 1), .62 * Math.max(t, 1)] }) }), OPTIONS);
   const scrolled = byId("arcs").parentElement;
   scrolled.scrollLeft = scrolled.scrollWidth * (t + .5) / T - scrolled.clientWidth / 2;
@@ -134,15 +151,15 @@ function drawLens() {
 function drawLoss() {
   const shown = places.filter((t) => found.loss[t] !== null);
   widths("loss", 16 * shown.length, 90 * shown.length + 80);
-  const wanted = shown.map((t) => short(found.targets[t], 14));
+  const { ticks, annotations, room } = tokenTicks(shown.map((t) => found.targets[t]), "bottom");
   const trace = { type: "bar", x: shown.map((_, i) => i), y: shown.map((t) => found.loss[t]),
     text: shown.map((t) => found.rank[t].toLocaleString("en")), textposition: "outside", cliponaxis: false,
     marker: { color: colour("--accent") },
     customdata: shown.map((t) => `${safe(found.targets[t])} after ${numbered[t]}`),
     hovertemplate: "%{customdata}<br>%{y:.4f} nats, rank %{text}<extra></extra>" };
-  Plotly.react("loss", [trace], layout(300, {
-    xaxis: axis({ tickvals: shown.map((_, i) => i), ticktext: wanted, tickangle: turned(wanted) }),
-    yaxis: axis({ title: { text: "loss (nats)" } }) }), OPTIONS);
+  Plotly.react("loss", [trace], layout(300, { annotations,
+    xaxis: axis({ ...ticks, title: { text: `the ${found.wanted}`, standoff: Math.max(6, room - 12) } }),
+    yaxis: axis({ title: { text: "loss (nats)", standoff: 12 } }) }), OPTIONS);
 }
 
 function drawScores() {

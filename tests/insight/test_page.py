@@ -17,7 +17,8 @@ from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
 from gpt2lab.insight.pictures import canvas, pictures
 from gpt2lab.insight.pictures.answer import answer
-from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, turn
+from gpt2lab.insight.pictures.arcs import arcs
+from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, short, turns
 from gpt2lab.insight.pictures.scores import compact, scores
 from gpt2lab.insight.pictures.squares import head, heads, last_block
 from tests.insight.models import sort_model, text_model
@@ -58,8 +59,23 @@ def test_signs_that_mean_something_elsewhere_are_drawn_as_they_are():
         assert pictures(shown(text_model(), "$a$ <b>&é"))
 
 
-def test_long_labels_are_turned_and_numbers_are_short():
-    assert (turn(["2", "10"]), turn(["2", "100"])) == (0, 90)
+def test_a_few_long_labels_are_turned_alone_and_many_take_the_others_along():
+    assert turns(["2", "10"]) == [0, 0]
+    assert turns(["⟨end⟩", "a", "b"]) == [90, 0, 0]
+    assert turns(["the", "a", ","]) == [90, 0, 0]
+    assert turns(["the", "cat", ","]) == [90, 90, 90]
+    for draw in (head, arcs):
+        axes = draw(shown(text_model(), "abc$a")).axes[0]
+        labels = [(text.get_text(), text.get_rotation()) for text in axes.get_xticklabels()]
+        assert labels == [("⟨end⟩", 90), *((sign, 0) for sign in "abc$a")]
+
+
+def test_labels_and_numbers_are_short():
+    assert [short(text, 8) for text in ("<|endoftext|>", "function", "functions")] == [
+        "⟨end⟩",
+        "function",
+        "functio…",
+    ]
     shown = [compact(x, 2) for x in (0.123, -0.004, -0.5, 1.25)]
     assert shown == [".12", ".00", "-.50", "1.2"]
     assert [compact(x, 3) for x in (-0.0042, 1.25)] == ["-.004", "1.25"]

@@ -14,7 +14,6 @@ from gpt2lab.insight.pictures.canvas import (
     font_size,
     short,
     token_ticks,
-    turn,
 )
 
 if TYPE_CHECKING:
@@ -33,9 +32,7 @@ def arcs(found: Findings) -> "Figure":
     for axes, (weights, title) in zip(figure.subplots(2, 1), panels, strict=True):
         draw_arcs(axes, weights, token)
         axes.set_title(title, loc="left", fontsize=10)
-        token_ticks(
-            axes.xaxis, found.labels, rotation=turn(found.labels), fontsize=max(7, font_size(T))
-        )
+        token_ticks(axes.xaxis, found.labels, fontsize=max(7, font_size(T)))
         axes.get_xticklabels()[token].set(color=ACCENT, fontweight="bold")
     shown = short(found.labels[token])
     figure.suptitle(f'what token {token}, "{shown}", looks at', parse_math=False)

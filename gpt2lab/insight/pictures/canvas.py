@@ -24,6 +24,8 @@ LESS, MORE = "#2166ac", "#b2182b"
 SIGNS = {"right": "✓", "wrong": "✗", "": ""}
 WEIGHT_TICKS = [0, 0.1, 0.25, 0.5, 1]
 LONGEST_LABEL = 14
+BRIEF = {"<|endoftext|>": "⟨end⟩"}
+"""Labels whose beginning does not tell what they are."""
 
 
 def canvas(width: float, height: float) -> "Figure":
@@ -48,6 +50,7 @@ def as_png(figure: "Figure") -> bytes:
 
 
 def short(label: str, longest: int = LONGEST_LABEL) -> str:
+    label = BRIEF.get(label, label)
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
@@ -55,6 +58,9 @@ def token_ticks(axis: Any, labels: Sequence[str], **text: Any) -> None:
     """A label a token, taken as it is: $ begins no formula."""
     shown = [short(label) for label in labels]
     axis.set_ticks(range(len(labels)), shown, parse_math=False, **text)
+    if axis.axis_name == "x":
+        for tick, degrees in zip(axis.get_ticklabels(), turns(shown), strict=True):
+            tick.set_rotation(degrees)
 
 
 def font_size(tokens: int) -> float:
@@ -62,9 +68,14 @@ def font_size(tokens: int) -> float:
     return float(np.clip(400 / max(tokens, 1), 6.5, 11))
 
 
-def turn(labels: Sequence[str]) -> int:
-    """Degrees by which labels below each other's tokens are turned: long ones would overlap."""
-    return 90 if max(map(len, labels)) > 2 else 0
+def turns(labels: Sequence[str]) -> list[int]:
+    """Degrees by which each label below its token is turned: a long one would overlap others.
+
+    Where no more than a third are long, the others stay upright.
+    """
+    is_long = [len(label) > 2 for label in labels]
+    all_turn = 3 * sum(is_long) > len(labels)
+    return [90 if all_turn or long else 0 for long in is_long]
 
 
 def frame(axes: "Axes", x: float, y: float, side: float, is_chosen: bool) -> None:

@@ -19,7 +19,6 @@ from gpt2lab.insight.pictures.canvas import (
     font_size,
     short,
     token_ticks,
-    turn,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +111,6 @@ def loss(found: Findings) -> "Figure":
     token_ticks(
         axes.xaxis,
         wanted,
-        rotation=turn(wanted),
         fontsize=max(7, size),
     )
     axes.set_ylabel("loss (nats)")

@@ -15,7 +15,6 @@ from gpt2lab.insight.pictures.canvas import (
     is_dark,
     show_weights,
     token_ticks,
-    turn,
     weight_bar,
 )
 
@@ -74,9 +73,9 @@ def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
     axes = figure.subplots()
     image = show_weights(axes, np.where(np.tri(T), weights, np.nan))
     size = font_size(T)
-    token_ticks(axes.xaxis, labels, rotation=turn(labels), fontsize=size)
-    token_ticks(axes.yaxis, labels, fontsize=size)
     axes.xaxis.tick_top()
+    token_ticks(axes.xaxis, labels, fontsize=size)
+    token_ticks(axes.yaxis, labels, fontsize=size)
     axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
     axes.set_xlabel("is looked at")
