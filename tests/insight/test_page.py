@@ -17,7 +17,7 @@ from gpt2lab.insight.findings import findings
 from gpt2lab.insight.page import page
 from gpt2lab.insight.pictures import canvas, pictures
 from gpt2lab.insight.pictures.answer import answer
-from gpt2lab.insight.pictures.arcs import arcs
+from gpt2lab.insight.pictures.arcs import apart, arcs, worth_naming
 from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, short, turns
 from gpt2lab.insight.pictures.scores import compact, scores
 from gpt2lab.insight.pictures.squares import head, heads, last_block
@@ -68,6 +68,30 @@ def test_a_few_long_labels_are_turned_alone_and_many_take_the_others_along():
         axes = draw(shown(text_model(), "abc$a")).axes[0]
         labels = [(text.get_text(), text.get_rotation()) for text in axes.get_xticklabels()]
         assert labels == [("⟨end⟩", 90), *((sign, 0) for sign in "abc$a")]
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        ([0.1, 0.6, 0.05, 0.2, 0.05], [1, 3, 0]),
+        ([0.504, 0.248, 0.248, 0, 0], [0, 1, 2]),
+        ([0.4, 0.2, 0.2, 0.2, 0], [0]),
+        ([0.25, 0.25, 0.25, 0.25, 0], []),
+        ([0.9, 0.04, 0.03, 0.03, 0], [0]),
+    ],
+)
+def test_of_equal_weights_none_is_named_by_chance(weights, named):
+    assert worth_naming(np.array(weights, np.float32)) == named
+
+
+def test_a_written_weight_touches_no_larger_one():
+    places = np.array([[0, 0], [20, 5], [28, 5], [20, 19], [30, 0]])
+    assert apart(places, 28, 14) == [0, 2, 3]
+    found = shown(text_model(block_size=64), "abcd" * 15, layer=0, head=0)
+    weights = found.weights[0, 0, -1]
+    weights[:], weights[0], weights[1], weights[40] = 0.001, 0.5, 0.3, 0.14
+    texts = [text.get_text() for text in arcs(found).axes[0].texts]
+    assert texts == ["0.50", "0.14"]
 
 
 def test_labels_and_numbers_are_short():
