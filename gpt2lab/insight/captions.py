@@ -10,7 +10,7 @@ CAPTIONS = {
     "next": (
         "The next token",
         "What the model would say next, and how likely each is, of all tokens that it knows. "
-        "Choose a token of the text to see what it would say there.",
+        "In green the {wanted}. Choose a token of the text to see what it would say there.",
     ),
     "arcs": (
         "What one token looks at",

@@ -19,6 +19,11 @@ function widths(id, least, most) {
   byId(id).style.maxWidth = most ? `${most}px` : "";
 }
 
+/** On a screen that is narrower than a picture a line above it says that there is more. */
+const wides = new ResizeObserver((changes) => changes.forEach(({ target: { parentElement: wide } }) =>
+  wide.classList.toggle("scrolls", wide.scrollWidth > wide.clientWidth)));
+document.querySelectorAll(".wide > .plot").forEach((plot) => wides.observe(plot));
+
 function layout(height, more) {
   const font = { color: colour("--ink"), size: 12 };
   const paper = "rgba(0,0,0,0)";
@@ -123,8 +128,8 @@ function drawNext() {
   const trace = { type: "bar", orientation: "h", x: p, y: rows, text: p.map((x) => x.toFixed(4)), textposition: "outside",
     cliponaxis: false, hoverinfo: "skip",
     marker: { color: ids.map((id) => colour(id === wanted ? "--green" : "--most")) } };
-  Plotly.react("next", [trace], layout(34 * rows.length + 70, {
-    xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
+  Plotly.react("next", [trace], layout(34 * rows.length + 70, { margin: { l: 8, r: 56, t: 30, b: 8 },
+    xaxis: axis({ range: [0, Math.min(1, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
     yaxis: axis({ tickvals: rows, ticktext: tokens.map((token) => short(token, 18)), autorange: "reversed" }) }), OPTIONS);
   byId("next-of").textContent = `after token ${state.token}, “${found.tokens[state.token]}”`
     + (wanted === null ? ""
@@ -162,6 +167,7 @@ function drawLoss() {
     yaxis: axis({ title: { text: "loss (nats)", standoff: 12 } }) }), OPTIONS);
 }
 
+const rounded = (value, digits) => (Number(value.toFixed(digits)) + 0).toFixed(digits);  // no -0.000
 function drawScores() {
   for (const [id, table] of [["previous", found.previous_token], ["induction", found.induction], ["cost", found.ablation_cost]]) {
     if (!byId(id)) continue;
@@ -171,7 +177,7 @@ function drawScores() {
       colorscale: [[0, colour("--less")], [.5, colour("--none")], [1, colour("--more")]],
       colorbar: { thickness: 12, title: { text: "nats per token", side: "right" } } } : ofWeights("mean weight");
     const trace = { type: "heatmap", z: isCost ? table : roots(table), ...colours, customdata: table,
-      text: table.map((row) => row.map((value) => value.toFixed(isCost ? 3 : 2))),
+      text: table.map((row) => row.map((value) => rounded(value, isCost ? 3 : 2))),
       hovertemplate: "layer %{y}, head %{x}<br>%{customdata:.4f}<extra></extra>" };
     if (H <= 16) { trace.texttemplate = "%{text}"; }
     Plotly.react(id, [trace], layout(Math.max(180, 34 * L + 80), {

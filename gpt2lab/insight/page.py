@@ -99,9 +99,13 @@ def text(found: Findings, is_live: bool) -> str:
         f'<{tag} title="token {t}, id {i}">{escape(shown)}</{end}>'
         for t, (shown, i) in enumerate(zip(found.labels, found.text.token_ids, strict=True))
     )
+    cut = ""
+    if found.text.cut is not None:
+        read, given = found.text.cut
+        cut = f"Of the prompt's {given:,} tokens it read the last {read}. "
     return (
         f"<h2>What it read: {len(found.labels)} tokens</h2>\n"
-        '<p class="facts">A space shows as ␣, the end of a line as ↵.</p>\n'
+        f'<p class="facts">{cut}A space shows as ␣, the end of a line as ↵.</p>\n'
         f'<div class="text">{tokens}</div>\n'
     )
 

@@ -19,6 +19,7 @@ from gpt2lab.insight.pictures import canvas, pictures
 from gpt2lab.insight.pictures.answer import answer
 from gpt2lab.insight.pictures.arcs import apart, arcs, worth_naming
 from gpt2lab.insight.pictures.canvas import WEIGHT_TICKS, short, turns
+from gpt2lab.insight.pictures.predictions import loss, next_token
 from gpt2lab.insight.pictures.scores import compact, scores
 from gpt2lab.insight.pictures.squares import head, heads, last_block
 from tests.insight.models import sort_model, text_model
@@ -134,6 +135,39 @@ def test_right_and_wrong_differ_by_more_than_green_and_red():
         ("right", "✓"),
         ("wrong", "✗"),
     ]
+
+
+def test_axes_end_with_what_can_be_and_say_what_they_are():
+    found = shown(text_model(), "abc")
+    found.said.probabilities[-1, found.token, 0] = 0.99
+    assert next_token(found).axes[0].get_xlim() == (0, 1)
+    assert loss(found).axes[0].get_xlabel() == "the actual next token"
+    ours = (page_module.HERE / "page.js").read_text()
+    assert "range: [0, Math.min(1, " in ours
+
+
+def contrast(one, other):
+    """WCAG 2.2, of #rrggbb."""
+
+    def luminance(colour):
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        r, g, b = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", ["INK", "PALE", "ACCENT", "GREEN", "RED", "MOST"])
+def test_what_is_written_can_be_read_on_white(name):
+    assert contrast(getattr(canvas, name), "#ffffff") >= 4.5
+
+
+@pytest.mark.filterwarnings("ignore:prompt:")
+def test_the_page_says_that_a_prompt_is_cut():
+    told = "Of the prompt's 14 tokens it read the last 11."
+    assert told in page(shown(text_model(), "abcabcabcabcab"), "a", "", "mean")
+    assert "it read the last" not in page(shown(text_model(), "abc"), "a", "", "mean")
 
 
 class Reader(HTMLParser):

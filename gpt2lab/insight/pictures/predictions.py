@@ -75,7 +75,7 @@ def next_token(found: Findings) -> "Figure":
     axes.bar_label(bars, [f"{p:.3g}" for p in likely], padding=4, fontsize=9, color=INK)
     axes.invert_yaxis()
     token_ticks(axes.yaxis, [found.show(i) for i in ids])
-    axes.set_xlim(0, min(1.15, 1.2 * float(likely.max())))
+    axes.set_xlim(0, min(1, 1.2 * float(likely.max())))
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("probability")
     axes.spines[["right", "top"]].set_visible(False)
@@ -113,6 +113,7 @@ def loss(found: Findings) -> "Figure":
         wanted,
         fontsize=max(7, size),
     )
+    axes.set_xlabel(f"the {found.text.wanted}")
     axes.set_ylabel("loss (nats)")
     axes.margins(x=0.01, y=0.22 if is_crowded else 0.12)
     axes.spines[["right", "top"]].set_visible(False)
