@@ -21,7 +21,7 @@ CAPTIONS = {
         "One head",
         "A row for each token, which shows how it shares out its attention over itself and "
         "the tokens before it: a row adds up to 1. The square root of a weight is its colour, so "
-        "that small ones can be told apart. The head that is shown first is the one "
+        "that small ones can be told apart.{border} The head that is shown first is the one "
         "whose removal costs most, unless another one was asked for.",
     ),
     "heads": (
@@ -64,6 +64,7 @@ CAPTIONS = {
 }
 """Title and caption of each part, in the order of the page."""
 MARKS = ": ✓ and green where it is right, ✗ and red where it is wrong"
+BORDER = " Lines part the question from the answer."
 IN_SCORES = ("previous", "induction", "cost")
 """Parts that share one PNG."""
 

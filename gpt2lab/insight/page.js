@@ -68,9 +68,12 @@ function drawSquare(id, rows) {
     hovertext: rows.map((row, t) => row.map((weight, s) => `${numbered[t]} looks at ${numbered[s]}<br>${weight.toFixed(4)}`)),
     hovertemplate: "%{hovertext}<extra></extra>", text: rows.map((row) => row.map((weight) => weight.toFixed(2))) };
   if (isWritten) { trace.texttemplate = "%{text}"; }
+  const q = found.question_tokens, line = { color: colour("--accent"), width: 1.5 };
+  const shapes = q === null || q >= T ? [] : [{ type: "line", line, x0: -.5, x1: q - .5, y0: q - .5, y1: q - .5 },
+    { type: "line", line, x0: q - .5, x1: q - .5, y0: q - .5, y1: T - .5 }];  // between question and answer
   const { ticks, annotations, room } = tokenTicks(found.tokens, "top");
   widths(id, cell * T + 170, side + 90);
-  Plotly.react(id, [trace], layout(side, { annotations,
+  Plotly.react(id, [trace], layout(side, { annotations, shapes,
     xaxis: axis({ ...ticks, side: "top", title: { text: "is looked at", standoff: Math.max(6, room - 12) } }),
     yaxis: axis({ tickvals: places, ticktext: labels, tickfont: ticks.tickfont, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
 }

@@ -5,7 +5,7 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2lab.insight.captions import CAPTIONS, MARKS, png_of
+from gpt2lab.insight.captions import BORDER, CAPTIONS, MARKS, png_of
 from gpt2lab.insight.findings import Findings
 
 HERE = Path(__file__).parent
@@ -56,6 +56,7 @@ def caption(key: str, found: Findings, ablation: str) -> str:
         ablation={"zero": "zero", "mean": "its mean over the text"}[ablation],
         wanted=found.text.wanted,
         marks=MARKS if found.text.right is not None else "",
+        border=BORDER if found.text.question is not None else "",
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.canvas import (
+    ACCENT,
     INK,
     Numbers,
     canvas,
@@ -57,16 +58,22 @@ def heads(found: Findings) -> "Figure":
 
 def head(found: Findings) -> "Figure":
     title = f"layer {found.layer}, head {found.head}"
-    return square(found.chosen.numpy(), found.labels, title)
+    return square(found.chosen.numpy(), found.labels, title, found.text.question)
 
 
 def last_block(found: Findings) -> "Figure":
     title = f"layer {len(found.weights) - 1}, the last: the mean of its heads"
-    return square(found.last_block.numpy(), found.labels, title)
+    return square(found.last_block.numpy(), found.labels, title, found.text.question)
 
 
-def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
-    """Attention (T, T) with its tokens."""
+def square(
+    weights: Numbers, labels: Sequence[str], title: str, border: int | None = None
+) -> "Figure":
+    """Attention (T, T) with its tokens.
+
+    Args:
+        border: a line is drawn before this token, with which the model's own ones begin.
+    """
     T = len(labels)
     side = float(np.clip(0.42 * T, 3.2, max(10, 0.11 * T)))
     figure = canvas(side + 2.6, side + 1.4)
@@ -84,6 +91,9 @@ def square(weights: Numbers, labels: Sequence[str], title: str) -> "Figure":
     if T <= WRITTEN_TOKENS:
         for row, column in zip(*np.tril_indices(T), strict=True):
             write_number(axes, int(column), int(row), float(weights[row, column]), size)
+    if border is not None and border < T:
+        axes.plot([-0.5, border - 0.5], [border - 0.5] * 2, color=ACCENT, linewidth=1.5)
+        axes.plot([border - 0.5] * 2, [border - 0.5, T - 0.5], color=ACCENT, linewidth=1.5)
     weight_bar(figure, image, axes)
     figure.suptitle(title)
     return figure
