@@ -1,5 +1,6 @@
 """python -m gpt2lab.explore: a web page on which one looks into a model."""
 
+import signal
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ from gpt2lab.config.compose import settings_from
 from gpt2lab.errors import ConfigError
 from gpt2lab.heap import importing
 from gpt2lab.loading import check_checkpoint, load
+from gpt2lab.signals import Signalled
 from gpt2lab.terminal import take_any_text
 
 PURPOSE = """\
@@ -65,7 +67,12 @@ def main() -> int:
 
     title = f"Inside {' and '.join(side.name for side in sides)}"
     explorer = Explorer(sides, settings.prompt or "")
-    serve(explorer, title, listening, settings.host, settings.token, ready)
+    try:
+        serve(explorer, title, listening, settings.host, settings.token, ready)
+    except Signalled as asked:
+        if asked.number != signal.SIGINT:
+            raise
+        return asked.code  # it is the way to end it: there is nothing to say
     return 0
 
 

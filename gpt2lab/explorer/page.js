@@ -41,7 +41,7 @@ const show = (t, s) => {
   chosen = t;
   element.querySelectorAll("[data-t]").forEach((chip, i) => {
     const weight = rows[t][i];
-    chip.style.setProperty("--w", weight ?? 0);
+    chip.style.setProperty("--w", Math.sqrt(weight ?? 0));
     chip.classList.toggle("ahead", weight === undefined);
     chip.classList.toggle("looks", i === t);
     chip.querySelector("small").textContent = weight === undefined ? "–" : weight.toFixed(4);
@@ -65,7 +65,7 @@ const point = (event) => {
   if (chip) show(Number(chip.dataset.t));
   const picture = event.target.closest("svg");
   if (picture && event.type === "mousemove") {
-    const box = picture.getBoundingClientRect(), T = rows.length;
+    const box = picture.querySelector(".ground").getBoundingClientRect(), T = rows.length;
     const at = (x) => Math.min(T - 1, Math.max(0, Math.floor(x * T)));
     show(at((event.clientY - box.top) / box.height), at((event.clientX - box.left) / box.width));
   }
@@ -79,5 +79,11 @@ const tell = (event) => {
   if (cell) element.querySelector(".says").textContent = cell.dataset.says;
 };
 for (const kind of ["mouseover", "focusin", "click"]) element.addEventListener(kind, tell);
+const hint = () => {
+  const wide = element.querySelector(".wide");
+  wide?.classList.toggle("scrolls", wide.scrollWidth > wide.clientWidth);
+};
+new ResizeObserver(hint).observe(element);
+watch("value", hint);
 // --- tokenizer
 // It answers to nothing.

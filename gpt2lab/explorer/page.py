@@ -30,7 +30,17 @@ placeholder="{placeholder}"></textarea></label>"""
 
 
 def theme() -> Any:
-    return gr.themes.Default(primary_hue="orange", neutral_hue="gray", **FONTS)
+    """Orange so dark that white on it, and it on white, can be read."""
+    default = gr.themes.Default(primary_hue="orange", neutral_hue="gray", **FONTS)
+    return default.set(
+        color_accent="*primary_700",
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+    )
 
 
 def page(explorer: Explorer, title: str) -> gr.Blocks:
@@ -94,10 +104,12 @@ class Page:
     def _sampling(self) -> list[Any]:
         with gr.Row():
             return [
-                gr.Slider(1, MOST_NEW_TOKENS, 20, step=1, label="Tokens", elem_id="count"),
-                gr.Slider(0, 3, 1, step=0.05, label="Temperature (0: the likeliest)"),
-                gr.Slider(0, 200, 40, step=1, label="Top-k (0: all)"),
-                gr.Slider(0.05, 1, 1, step=0.05, label="Top-p (1: all)"),
+                gr.Slider(
+                    1, MOST_NEW_TOKENS, 20, step=1, label="Tokens", info="at most", elem_id="count"
+                ),
+                gr.Slider(0, 3, 1, step=0.05, label="Temperature", info="0: the likeliest"),
+                gr.Slider(0, 200, 40, step=1, label="Top-k", info="0: all"),
+                gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="1: all"),
             ]
 
     def _side(self, index: int, kind: str) -> gr.HTML:

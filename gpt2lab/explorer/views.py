@@ -1,6 +1,7 @@
 """What the page shows of a model and a text, as HTML; every number is the model's own, rounded."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
@@ -140,17 +141,19 @@ def attention_view(side: Side, text: Text, index: int, layer: int, head: int | s
     rows = [[round(w, DIGITS) for w in row[: t + 1]] for t, row in enumerate(weights.tolist())]
     chips = "".join(
         f'<button type="button" class="token" data-t="{t}" '
-        f'style="--w:{rows[-1][t]}">{escape(name)}<small>{number(rows[-1][t])}</small></button>'
+        f'style="--w:{strength(rows[-1][t])}">{escape(name)}<small>{number(rows[-1][t])}</small></button>'
         for t, name in enumerate(texts)
     )
     squares = "".join(
-        f'<rect x="{s}" y="{t}" width="1" height="1" fill-opacity="{w}"/>'
+        f'<rect x="{s}" y="{t}" width="1" height="1" fill-opacity="{strength(w)}"/>'
         for t, row in enumerate(rows)
         for s, w in enumerate(row)
-        if w >= 0.005
+        if w >= 0.0005
     )
     which = "the mean over the heads" if head == MEAN else f"head {head}"
-    width = T * (30 if T <= 16 else 12)
+    cell, height = (30, 0.5) if T <= 16 else (12, 0.75)  # pixels; of a label, in cells
+    beside = 0.6 * height * max(map(len, map(short, texts))) + 0.6
+    width = T + beside
     return (
         f'{said}<div class="attention" data-rows="{escape(json.dumps(rows))}" '
         f'data-names="{escape(json.dumps(texts))}">'
@@ -158,12 +161,48 @@ def attention_view(side: Side, text: Text, index: int, layer: int, head: int | s
         f"each one stands how much it looks at that.</p>"
         f'<p class="says" aria-live="polite"></p><div class="strip chips">{chips}</div>'
         f'<p class="caption">A row for each token that looks, a column for each that it looks at; '
-        f"the darker the more. A row adds up to 1.</p>"
-        f'<svg viewBox="0 0 {T} {T}" style="width:min(100%,{width}px)" role="img" '
-        f'aria-label="attention of layer {layer}, {which}">'
+        f"the darker the more. A row adds up to 1.</p>{SCALE}"
+        f'<svg viewBox="{-beside:.1f} {-beside:.1f} {width:.1f} {width:.1f}" '
+        f'style="width:min(100%,{width * cell:.0f}px);--label:{height}px" '
+        f'class="{"many" if T > 24 else ""}" role="img" '
+        f'aria-label="attention of layer {layer}, {which}">{token_labels(texts)}'
         f'<rect class="ground" width="{T}" height="{T}"/>{squares}'
         f'<rect class="row" x="0" y="{T - 1}" width="{T}" height="1"/></svg></div>'
     )
+
+
+def token_labels(texts: Sequence[str]) -> str:
+    """Of the rows, and of the columns, where long ones are turned."""
+    rows = "".join(
+        f'<text x="-.3" y="{t + 0.7:.1f}" text-anchor="end">{escape(short(name))}</text>'
+        for t, name in enumerate(texts)
+    )
+    columns = "".join(
+        f'<text transform="translate({t + 0.7:.1f} -.3) rotate(-90)">{escape(short(name))}</text>'
+        if len(short(name)) > 1
+        else f'<text x="{t + 0.5}" y="-.3" text-anchor="middle">{escape(name)}</text>'
+        for t, name in enumerate(texts)
+    )
+    return f'<g aria-hidden="true">{rows}{columns}</g>'
+
+
+def short(name: str, longest: int = 8) -> str:
+    if name == "<|endoftext|>":
+        return "⟨end⟩"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def strength(weight: float) -> float:
+    """Of a weight's colour: its square root, so that small ones can be told apart."""
+    return round(math.sqrt(weight), DIGITS)
+
+
+SCALE = '<div class="scale" aria-hidden="true">{}</div>'.format(
+    "".join(
+        f'<span style="left:{100 * strength(w):.1f}%">{w:g}</span>' for w in (0, 0.1, 0.25, 0.5, 1)
+    )
+)
+"""Colours of the square, each weight where its colour is."""
 
 
 def lens_view(side: Side, text: Text, index: int) -> str:
@@ -181,13 +220,16 @@ def lens_view(side: Side, text: Text, index: int) -> str:
     )
     likeliest, _ = logit_lens(side.model, last, 5)
     ids, p = likeliest.token_ids.tolist(), likeliest.probabilities.tolist()
+    follows = actual(side, text, inside.token_ids.tolist())[first:]
     which = f" of the last {MOST_IN_LENS} of these {len(inside.token_ids)} tokens" if first else ""
     head = "".join(
         f"<th>{name}</th>" for name in ("embedding", *map(str, range(side.model.config.n_layer)))
     )
     body = "".join(
         f'<tr><th class="token">{escape(label(side.speech, int(i)))}</th>'
-        + "".join(lens_cell(side, ids[layer][t], p[layer][t]) for layer in range(len(ids)))
+        + "".join(
+            lens_cell(side, ids[layer][t], p[layer][t], follows[t]) for layer in range(len(ids))
+        )
         + "</tr>"
         for t, i in enumerate(last.token_ids)
     )
@@ -195,19 +237,29 @@ def lens_view(side: Side, text: Text, index: int) -> str:
     return (
         f'{said}<div class="lens"><p class="caption">After each{which or " token"}, what each '
         f"layer would say next, if the model ended there: its stream through the final norm and "
-        f"the head. The last column is {own}. Point at a cell, or step to it by Tab, for "
-        f'the five likeliest.</p><p class="says" aria-live="polite"></p>'
+        f"the head; in bold where it is the token that follows. The last column is {own}. Point "
+        f"at a cell, or step to it by Tab, for the five likeliest.</p>"
+        f'<p class="says" aria-live="polite"></p>'
         f'<div class="wide"><table><thead><tr><th>after</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"
     )
 
 
-def lens_cell(side: Side, ids: Sequence[int], probabilities: Sequence[float]) -> str:
+def actual(side: Side, text: Text, ids: Sequence[int]) -> list[int | None]:
+    """The token that follows each; None within a question, which no model goes on with, and behind
+    the last."""
+    asked = side.question_length(text.text) - 1 if side.speech.has_answers else 0
+    return [None if t < asked else token for t, token in enumerate([*ids[1:], None])]
+
+
+def lens_cell(
+    side: Side, ids: Sequence[int], probabilities: Sequence[float], follows: int | None
+) -> str:
     texts = labels(side.speech, ids)
     says = ", ".join(f"{name} {number(p)}" for name, p in zip(texts, probabilities, strict=True))
     return (
         f'<td tabindex="0" data-says="{escape(says)}" style="--w:{probabilities[0]:.4f}">'
-        f'<span class="token">{escape(texts[0])}</span>'
+        f'<span class="token{" actual" if ids[0] == follows else ""}">{escape(texts[0])}</span>'
         f"<small>{number(probabilities[0])}</small></td>"
     )
 

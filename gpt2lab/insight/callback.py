@@ -1,6 +1,8 @@
 """Attention while a model learns: a picture after every few evaluations."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from gpt2lab.insight.labels import labels
 from gpt2lab.insight.pictures.canvas import as_png
 from gpt2lab.insight.pictures.squares import square
 from gpt2lab.loggers import show_picture
-from gpt2lab.model import GPT2
 from gpt2lab.samples import said
+
+CANDIDATES = 100
+"""Questions or beginnings, spread over what is held out, of which one is shown."""
 
 
 class AttentionPictures(Callback):
@@ -49,30 +53,44 @@ class AttentionPictures(Callback):
 
     def _draw(self, trainer: Trainer, pl_module: Any) -> None:
         data, step = trainer.datamodule, trainer.global_step  # type: ignore[attr-defined]
-        ids = self._sample(pl_module, data)
+        ids, num_given = self._sample(pl_module, data)
         tokenizer = getattr(data, "tokenizer", None)
         speech = None if tokenizer is None else Speech.of_text(tokenizer)
         # Where each rank has a share of the model only, the first one keeps a whole one.
         model = getattr(pl_module, "whole", None) or pl_module.model
-        png = self._picture(model, ids, speech, step)
+        begins = "the answer" if data.has_answers else "what it says itself"
+        layer = f"layer {model.config.n_layer - 1}, the last: the mean of its heads"
+        title = f"step {step:,}, {layer}\nbehind the line: {begins}"
+        weights = attention(model, ids).weights[-1].mean(0).cpu().numpy()  # (T, T)
+        png = as_png(square(weights, labels(speech, ids.tolist()), title, num_given))
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"step-{step:06d}.png"
         write_whole(path, png)
         show_picture(trainer, "attention", path)
 
-    def _sample(self, pl_module: Any, data: Any) -> Tensor:
-        """Ids (T,) of a question or beginning, and of what the model says behind it."""
+    def _sample(self, pl_module: Any, data: Any) -> tuple[Tensor, int]:
+        """Ids (T,) of a question or beginning and of what the model says behind it, and how many
+        were given."""
         if data.has_answers:
-            (given, *_), (right, *_) = data.questions(1)
-            (more,) = said(pl_module, [given], len(right))
+            questions, right = data.questions(CANDIDATES)
+            chosen = most_varied(questions)
+            given, num_new = questions[chosen], len(right[chosen])
         else:
-            (given,) = data.prompts(1)
-            given = given[-self.new_tokens :]
-            (more,) = said(pl_module, [given], self.new_tokens)
-        return torch.cat([given.cpu(), more.cpu()])[: pl_module.model.config.block_size]
+            beginnings = [ids[-self.new_tokens :] for ids in data.prompts(CANDIDATES)]
+            given, num_new = beginnings[most_varied(beginnings)], self.new_tokens
+        (more,) = said(pl_module, [given], num_new)
+        ids = torch.cat([given.cpu(), more.cpu()])[: pl_module.model.config.block_size]
+        return ids, len(given)
 
-    def _picture(self, model: GPT2, ids: Tensor, speech: Speech | None, step: int) -> bytes:
-        weights = attention(model, ids).weights[-1].mean(0).cpu()  # (T, T)
-        shown = labels(speech, ids.tolist())
-        title = f"step {step:,}: the last layer, the mean of its heads"
-        return as_png(square(weights.numpy(), shown, title))
+
+def most_varied(rows: Sequence[Tensor]) -> int:
+    """Which row has the most different tokens, and among those changes most often; the first one.
+
+    Of 000012, 001122 and 201102 it is the last: its columns can be told apart.
+    """
+
+    def variety(i: int) -> tuple[int, int]:
+        ids = rows[i].tolist()
+        return len({*ids}), sum(a != b for a, b in pairwise(ids))
+
+    return max(range(len(rows)), key=variety)

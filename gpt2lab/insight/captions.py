@@ -10,7 +10,7 @@ CAPTIONS = {
     "next": (
         "The next token",
         "What the model would say next, and how likely each is, of all tokens that it knows. "
-        "Choose a token of the text to see what it would say there.",
+        "In green the {wanted}. Choose a token of the text to see what it would say there.",
     ),
     "arcs": (
         "What one token looks at",
@@ -20,14 +20,15 @@ CAPTIONS = {
     "head": (
         "One head",
         "A row for each token, which shows how it shares out its attention over itself and "
-        "the tokens before it: a row adds up to 1. The head that is shown first is the one "
+        "the tokens before it: a row adds up to 1. The square root of a weight is its colour, so "
+        "that small ones can be told apart.{border} The head that is shown first is the one "
         "whose removal costs most, unless another one was asked for.",
     ),
     "heads": (
         "All heads of all layers",
         "A square for each head, as above. A dark diagonal looks at itself, one below it at "
         "the token before; a dark first column is where heads look that have nothing to do. "
-        "The square root of a weight is its colour. Choose a square to see it large.",
+        "Choose a square to see it large.",
     ),
     "last_block": (
         "The last layer",
@@ -62,7 +63,8 @@ CAPTIONS = {
     ),
 }
 """Title and caption of each part, in the order of the page."""
-MARKS = ": green where it is right, red where it is wrong"
+MARKS = ": ✓ and green where it is right, ✗ and red where it is wrong"
+BORDER = " Lines part the question from the answer."
 IN_SCORES = ("previous", "induction", "cost")
 """Parts that share one PNG."""
 

@@ -32,19 +32,22 @@ class Text:
 
     token_ids: list[int]
     targets: list[int]
-    """The right next token of each, or of an answer that no other is known for the one that was
-    said; IGNORE where there is none."""
+    """The token that follows each; of an answer the right one, or where that is not known the one
+    that was said. IGNORE where there is none."""
     question: int | None = None
     """Tokens of the question, where the model answers: what follows is its own answer."""
     answer: list[int] | None = None
     right: list[int] | None = None
     """The right answer, where it is known."""
+    cut: tuple[int, int] | None = None
+    """The last so many, of how many tokens of the prompt, are read; None for all."""
 
     @property
     def wanted(self) -> str:
         """What a target is called."""
-        is_own = self.answer is not None and self.right is None
-        return "token that it said" if is_own else "right next token"
+        if self.answer is None:
+            return "actual next token"
+        return "token that it said" if self.right is None else "right next token"
 
     @property
     def marks(self) -> list[str]:
@@ -256,7 +259,8 @@ def running(ids: list[int], num_before: int, max_tokens: int, context: int) -> T
             f"prompt: has {len(prompt):,} tokens, {limit}; its last {most} are read", stacklevel=2
         )
         ids = [*before, *prompt[len(prompt) - most :]]
-    return Text(ids, shifted(torch.tensor(ids)).tolist())
+    cut = (most, len(prompt)) if len(prompt) > most else None
+    return Text(ids, shifted(torch.tensor(ids)).tolist(), cut=cut)
 
 
 def answered(model: GPT2, speech: Speech, question: list[int], max_tokens: int) -> Text:

@@ -6,17 +6,23 @@ const byId = (id) => document.getElementById(id);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 // Plotly reads tags and entities in its texts; a token is text.
 const safe = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-const short = (text, most) => safe(text.length > most ? text.slice(0, most - 1) + "…" : text);
+const BRIEF = { "<|endoftext|>": "⟨end⟩" };  // whose beginning does not tell what it is
+const cut = (text, most) => text.length > most ? text.slice(0, most - 1) + "…" : text;
+const short = (text, most) => safe(cut(BRIEF[text] ?? text, most));
 const places = [...Array(T).keys()];
 const labels = found.tokens.map((token) => short(token, 14));
 const numbered = found.tokens.map((token, t) => `${t}: ${safe(token)}`);
 const OPTIONS = { displayModeBar: false, responsive: true };
-const turned = (texts) => texts.some((text) => text.length > 2) ? -90 : 0;
 /** How wide a picture is: no narrower, so that it scrolls on a small screen; no wider. */
 function widths(id, least, most) {
   byId(id).parentElement.style.setProperty("--least", `${least}px`);
   byId(id).style.maxWidth = most ? `${most}px` : "";
 }
+
+/** On a screen that is narrower than a picture a line above it says that there is more. */
+const wides = new ResizeObserver((changes) => changes.forEach(({ target: { parentElement: wide } }) =>
+  wide.classList.toggle("scrolls", wide.scrollWidth > wide.clientWidth)));
+document.querySelectorAll(".wide > .plot").forEach((plot) => wides.observe(plot));
 
 function layout(height, more) {
   const font = { color: colour("--ink"), size: 12 };
@@ -24,10 +30,31 @@ function layout(height, more) {
   return { height, font, paper_bgcolor: paper, plot_bgcolor: paper, margin: { l: 8, r: 8, t: 30, b: 8 },
     dragmode: false, hoverlabel: { font: { family: "monospace" } }, ...more };
 }
-const small = T > 24 ? { tickfont: { size: 10 } } : {};
 const axis = (more) => ({ automargin: true, exponentformat: "none", showgrid: false, zeroline: false, fixedrange: true,
   linecolor: colour("--line"), ...more });
 const scale = () => [[0, colour("--none")], [.5, colour("--some")], [1, colour("--most")]];
+
+// The square root of a weight is its colour: small ones, which most are, can be told apart.
+const roots = (rows) => rows.map((row) => row.map((weight) => weight === null ? null : Math.sqrt(weight)));
+const TICKS = [0, .1, .25, .5, 1];
+const ofWeights = (title = "weight") => ({ zmin: 0, zmax: 1, colorscale: scale(), colorbar: { thickness: 12,
+  title: { text: title, side: "right" }, tickvals: TICKS.map(Math.sqrt), ticktext: TICKS.map(String) } });
+
+/**
+ * Labels of tokens along the x axis, at the top or the bottom. Where no more than a third are long, those are turned
+ * alone, which an axis cannot: they stand beside it, in `room`.
+ */
+function tokenTicks(tokens, side) {
+  const texts = tokens.map((token) => cut(BRIEF[token] ?? token, 14)), long = texts.filter((text) => text.length > 2);
+  const isAxis = 3 * long.length > texts.length, size = tokens.length > 24 ? 10 : 12;
+  const ticks = { tickvals: texts.map((_, i) => i), tickfont: { size }, tickangle: isAxis ? -90 : 0,
+    ticktext: texts.map((text) => isAxis || text.length <= 2 ? safe(text) : "") };
+  const annotations = isAxis ? [] : texts.flatMap((text, i) => text.length <= 2 ? [] : [{ x: i, yref: "paper",
+    y: side === "top" ? 1 : 0, yanchor: side === "top" ? "bottom" : "top", yshift: side === "top" ? 4 : -4,
+    text: safe(text), hovertext: safe(tokens[i]), textangle: -90, showarrow: false, font: { size } }]);
+  const room = isAxis || !long.length ? 0 : 12 + .65 * size * Math.max(...long.map((text) => text.length));
+  return { ticks, annotations, room };
+}
 
 /** Attention of a head as a square, with nothing behind the token that looks. */
 const square = (rows) => rows.map((row) => [...row, ...Array(T - row.length).fill(null)]);
@@ -37,16 +64,18 @@ function drawSquare(id, rows) {
   const isWritten = T <= 16;
   const cell = isWritten ? 30 : T > 24 ? 13 : 20;  // a number has room, or a label
   const side = Math.max(300, cell * T + 140);
-  const trace = { type: "heatmap", z: square(rows), zmin: 0, zmax: 1, colorscale: scale(),
-    hoverongaps: false, colorbar: { title: { text: "weight", side: "right" }, thickness: 12 },
-    text: places.map((t) => places.map((s) => `${numbered[t]} looks at ${numbered[s]}`)),
-    hovertemplate: "%{text}<br>%{z:.4f}<extra></extra>" };
-  if (isWritten) { trace.texttemplate = "%{z:.2f}"; }
-  const ticks = { tickvals: places, ticktext: labels, ...small };
+  const trace = { type: "heatmap", z: roots(square(rows)), ...ofWeights(), hoverongaps: false,
+    hovertext: rows.map((row, t) => row.map((weight, s) => `${numbered[t]} looks at ${numbered[s]}<br>${weight.toFixed(4)}`)),
+    hovertemplate: "%{hovertext}<extra></extra>", text: rows.map((row) => row.map((weight) => weight.toFixed(2))) };
+  if (isWritten) { trace.texttemplate = "%{text}"; }
+  const q = found.question_tokens, line = { color: colour("--accent"), width: 1.5 };
+  const shapes = q === null || q >= T ? [] : [{ type: "line", line, x0: -.5, x1: q - .5, y0: q - .5, y1: q - .5 },
+    { type: "line", line, x0: q - .5, x1: q - .5, y0: q - .5, y1: T - .5 }];  // between question and answer
+  const { ticks, annotations, room } = tokenTicks(found.tokens, "top");
   widths(id, cell * T + 170, side + 90);
-  Plotly.react(id, [trace], layout(side, {
-    xaxis: axis({ ...ticks, side: "top", tickangle: turned(labels), title: { text: "is looked at" } }),
-    yaxis: axis({ ...ticks, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
+  Plotly.react(id, [trace], layout(side, { annotations, shapes,
+    xaxis: axis({ ...ticks, side: "top", title: { text: "is looked at", standoff: Math.max(6, room - 12) } }),
+    yaxis: axis({ tickvals: places, ticktext: labels, tickfont: ticks.tickfont, autorange: "reversed", title: { text: "looks" } }) }), OPTIONS);
 }
 
 function drawHeads() {
@@ -62,12 +91,8 @@ function drawHeads() {
     frames.push({ type: "rect", x0: h * step - .5, x1: h * step + T - .5, y0: l * step - .5, y1: l * step + T - .5,
       line: { color: colour(chosen ? "--accent" : "--line"), width: chosen ? 3 : 1 } });
   }
-  // The square root of a weight is its colour: small ones, which most are, can be told apart.
-  const roots = z.map((row) => row.map((weight) => weight === null ? null : Math.sqrt(weight)));
-  const trace = { type: "heatmap", z: roots, customdata: z, zmin: 0, zmax: 1, colorscale: scale(), hoverongaps: false,
-    hovertemplate: "%{customdata:.4f}<extra></extra>",
-    colorbar: { thickness: 12, title: { text: "weight", side: "right" },
-      tickvals: [0, .05, .2, .5, 1].map(Math.sqrt), ticktext: ["0", "0.05", "0.2", "0.5", "1"] } };
+  const trace = { type: "heatmap", z: roots(z), customdata: z, ...ofWeights(), hoverongaps: false,
+    hovertemplate: "%{customdata:.4f}<extra></extra>" };
   const node = byId("heads"), side = Math.max(40, Math.min(150, 1000 / Math.max(L, H)));
   widths("heads", side * H + 130, side * H + 130);
   Plotly.react(node, [trace], layout(side * L + 60, { shapes: frames,
@@ -91,8 +116,9 @@ function drawArcs() {
   const trace = { type: "scatter", mode: "markers", x: weights.map((_, s) => s), y: weights.map(() => 0),
     marker: { size: weights.map((weight) => 4 + 14 * weight), color: colour("--most"), opacity: 1 },
     customdata: weights, text: numbered.slice(0, t + 1), hovertemplate: "%{text}<br>%{customdata:.4f}<extra></extra>" };
-  Plotly.react("arcs", [trace], layout(340, { shapes, showlegend: false,
-    xaxis: axis({ tickvals: places, ticktext: labels, tickangle: turned(labels), range: [-.7, T - .3] }),
+  const { ticks, annotations, room } = tokenTicks(found.tokens, "bottom");
+  Plotly.react("arcs", [trace], layout(340, { shapes, annotations, showlegend: false, margin: { l: 8, r: 8, t: 30, b: 8 + room },
+    xaxis: axis({ ...ticks, range: [-.7, T - .3] }),
     yaxis: axis({ visible: false, range: [-.04 * Math.max(t, 1), .62 * Math.max(t, 1)] }) }), OPTIONS);
   const scrolled = byId("arcs").parentElement;
   scrolled.scrollLeft = scrolled.scrollWidth * (t + .5) / T - scrolled.clientWidth / 2;
@@ -105,8 +131,8 @@ function drawNext() {
   const trace = { type: "bar", orientation: "h", x: p, y: rows, text: p.map((x) => x.toFixed(4)), textposition: "outside",
     cliponaxis: false, hoverinfo: "skip",
     marker: { color: ids.map((id) => colour(id === wanted ? "--green" : "--most")) } };
-  Plotly.react("next", [trace], layout(34 * rows.length + 70, {
-    xaxis: axis({ range: [0, Math.min(1.2, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
+  Plotly.react("next", [trace], layout(34 * rows.length + 70, { margin: { l: 8, r: 56, t: 30, b: 8 },
+    xaxis: axis({ range: [0, Math.min(1, 1.25 * Math.max(...p, 1e-4))], title: { text: "probability" } }),
     yaxis: axis({ tickvals: rows, ticktext: tokens.map((token) => short(token, 18)), autorange: "reversed" }) }), OPTIONS);
   byId("next-of").textContent = `after token ${state.token}, “${found.tokens[state.token]}”`
     + (wanted === null ? ""
@@ -133,26 +159,30 @@ function drawLens() {
 function drawLoss() {
   const shown = places.filter((t) => found.loss[t] !== null);
   widths("loss", 16 * shown.length, 90 * shown.length + 80);
-  const wanted = shown.map((t) => short(found.targets[t], 14));
+  const { ticks, annotations, room } = tokenTicks(shown.map((t) => found.targets[t]), "bottom");
   const trace = { type: "bar", x: shown.map((_, i) => i), y: shown.map((t) => found.loss[t]),
     text: shown.map((t) => found.rank[t].toLocaleString("en")), textposition: "outside", cliponaxis: false,
     marker: { color: colour("--accent") },
     customdata: shown.map((t) => `${safe(found.targets[t])} after ${numbered[t]}`),
     hovertemplate: "%{customdata}<br>%{y:.4f} nats, rank %{text}<extra></extra>" };
-  Plotly.react("loss", [trace], layout(300, {
-    xaxis: axis({ tickvals: shown.map((_, i) => i), ticktext: wanted, tickangle: turned(wanted) }),
-    yaxis: axis({ title: { text: "loss (nats)" } }) }), OPTIONS);
+  Plotly.react("loss", [trace], layout(300, { annotations,
+    xaxis: axis({ ...ticks, title: { text: `the ${found.wanted}`, standoff: Math.max(6, room - 12) } }),
+    yaxis: axis({ title: { text: "loss (nats)", standoff: 12 } }) }), OPTIONS);
 }
 
+const rounded = (value, digits) => (Number(value.toFixed(digits)) + 0).toFixed(digits);  // no -0.000
 function drawScores() {
   for (const [id, table] of [["previous", found.previous_token], ["induction", found.induction], ["cost", found.ablation_cost]]) {
     if (!byId(id)) continue;
     widths(id, 34 * H + 120, 62 * H + 130);
-    const most = id === "cost" ? Math.max(...table.flat().map(Math.abs), 1e-6) : 1;
-    const colours = id === "cost" ? [[0, colour("--green")], [.5, colour("--none")], [1, colour("--red")]] : scale();
-    const trace = { type: "heatmap", z: table, zmin: id === "cost" ? -most : 0, zmax: most, colorscale: colours,
-      hovertemplate: "layer %{y}, head %{x}<br>%{z:.4f}<extra></extra>", colorbar: { thickness: 12 } };
-    if (H <= 16) { trace.texttemplate = id === "cost" ? "%{z:.3f}" : "%{z:.2f}"; }
+    const isCost = id === "cost", most = Math.max(...table.flat().map(Math.abs), 1e-6);
+    const colours = isCost ? { zmin: -most, zmax: most,
+      colorscale: [[0, colour("--less")], [.5, colour("--none")], [1, colour("--more")]],
+      colorbar: { thickness: 12, title: { text: "nats per token", side: "right" } } } : ofWeights("mean weight");
+    const trace = { type: "heatmap", z: isCost ? table : roots(table), ...colours, customdata: table,
+      text: table.map((row) => row.map((value) => rounded(value, isCost ? 3 : 2))),
+      hovertemplate: "layer %{y}, head %{x}<br>%{customdata:.4f}<extra></extra>" };
+    if (H <= 16) { trace.texttemplate = "%{text}"; }
     Plotly.react(id, [trace], layout(Math.max(180, 34 * L + 80), {
       shapes: [{ type: "rect", x0: state.head - .5, x1: state.head + .5, y0: state.layer - .5, y1: state.layer + .5,
         line: { color: colour("--accent"), width: 3 } }],
@@ -173,13 +203,14 @@ function drawAnswer() {
   }));
   const words = (x, y, text, colours) => ({ type: "scatter", mode: "text", x, y: x.map(() => y), hoverinfo: "skip",
     text: text.map((token) => `<b>${short(token, 8)}</b>`), textfont: { size: 15, color: colours } });
-  const marks = { right: "--green", wrong: "--red", "": "--ink" };
+  const marks = { right: "--green", wrong: "--red", "": "--ink" }, signs = { right: "✓", wrong: "✗", "": "" };
   Plotly.react("answer", [
     words(places, 1, found.tokens, places.map((t) => colour(t < q ? "--ink" : "--pale"))),
-    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))) ],
+    words(said, 0, found.answer, found.answer_marks.map((mark) => colour(marks[mark]))),
+    words(said, -.13, found.answer_marks.map((mark) => signs[mark]), found.answer_marks.map((mark) => colour(marks[mark]))) ],
   layout(300, { shapes, showlegend: false,
     xaxis: axis({ visible: false, range: [-.7, T + .7] }),
-    yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.15, 1.15], showline: false }) }), OPTIONS);
+    yaxis: axis({ tickvals: [0, 1], ticktext: ["said", "read"], range: [-.2, 1.15], showline: false }) }), OPTIONS);
 }
 
 function draw() {

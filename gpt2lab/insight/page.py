@@ -5,7 +5,7 @@ from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2lab.insight.captions import CAPTIONS, MARKS, png_of
+from gpt2lab.insight.captions import BORDER, CAPTIONS, MARKS, png_of
 from gpt2lab.insight.findings import Findings
 
 HERE = Path(__file__).parent
@@ -56,6 +56,7 @@ def caption(key: str, found: Findings, ablation: str) -> str:
         ablation={"zero": "zero", "mean": "its mean over the text"}[ablation],
         wanted=found.text.wanted,
         marks=MARKS if found.text.right is not None else "",
+        border=BORDER if found.text.question is not None else "",
     )
 
 
@@ -99,9 +100,13 @@ def text(found: Findings, is_live: bool) -> str:
         f'<{tag} title="token {t}, id {i}">{escape(shown)}</{end}>'
         for t, (shown, i) in enumerate(zip(found.labels, found.text.token_ids, strict=True))
     )
+    cut = ""
+    if found.text.cut is not None:
+        read, given = found.text.cut
+        cut = f"Of the prompt's {given:,} tokens it read the last {read}. "
     return (
         f"<h2>What it read: {len(found.labels)} tokens</h2>\n"
-        '<p class="facts">A space shows as ␣, the end of a line as ↵.</p>\n'
+        f'<p class="facts">{cut}A space shows as ␣, the end of a line as ↵.</p>\n'
         f'<div class="text">{tokens}</div>\n'
     )
 

@@ -291,6 +291,24 @@ def test_it_is_readable_on_a_small_screen(opened, url, tab, place):
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 400
 
 
+def test_white_on_orange_can_be_read_and_one_letter_leaves_room_for_its_bar(opened, url):
+    page = opened(url, width=400)
+    read(page, "ab")
+    ratio = page.evaluate(
+        """() => { const style = getComputedStyle(document.querySelector('#sample0'));
+        const light = (colour) => { const [r, g, b] = colour.match(/\\d+/g).map((x) => x / 255)
+          .map((x) => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
+          return .2126 * r + .7152 * g + .0722 * b + .05; };
+        return light(style.color) / light(style.backgroundColor); }"""
+    )
+    assert ratio >= 4.5  # WCAG 2.2
+    page.evaluate(
+        """() => document.querySelectorAll('#now0 .next .token').forEach((e) =>
+        { e.textContent = 'a'; })"""
+    )
+    assert page.locator("#now0 .bar >> nth=0").bounding_box()["width"] > 200
+
+
 def test_ten_megabytes_are_refused_politely(opened, url):
     page = opened(url)
     page.evaluate(

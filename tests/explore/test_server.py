@@ -129,7 +129,6 @@ def test_nonsense_in_an_act_is_answered_and_leaves_no_traceback(tmp_path):
         code, out, err = page.interrupt()
     assert (code, out) == (130, "")
     assert "Traceback" not in err
-    assert err.splitlines()[-1].startswith("error: Ctrl-C: ")
 
 
 def test_ctrl_c_ends_it_while_a_browser_is_connected(tmp_path):
@@ -141,9 +140,7 @@ def test_ctrl_c_ends_it_while_a_browser_is_connected(tmp_path):
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
         code, out, err = page.interrupt()
         connection.close()
-    assert (code, out) == (130, "")
-    (line,) = err.splitlines()
-    assert line.startswith("error: Ctrl-C: ")
+    assert (code, out, err) == (130, "", "")
 
 
 def test_a_port_that_is_taken_is_refused(page, tmp_path):

@@ -79,6 +79,36 @@ def test_the_lens_ends_with_the_models_own_prediction():
         assert abs(float(row[-1]) - p) <= HALF
 
 
+def test_a_square_has_labels_and_colours_in_which_small_weights_can_be_told_apart():
+    side, session = opened(text_model(), "ab<")
+    html = views.attention_view(side, session.now, 0, 0, "0")
+    labels = re.findall(r"<text.*?>(.*?)</text>", html)
+    assert labels == 2 * ["⟨end⟩", "a", "b", "&lt;"]
+    weights = attention(side.model, session.now.readings[0].token_ids).weights[0, 0]
+    seen = re.findall(r'x="(\d)" y="(\d)" width="1" height="1" fill-opacity="(.*?)"', html)
+    for s, t, opacity in seen:
+        assert abs(float(opacity) - weights[int(t), int(s)].sqrt()) <= 0.01
+    scale = re.findall(r"left:([\d.]+)%.>([\d.]+)<", html)
+    assert scale == [
+        ("0.0", "0"),
+        ("31.6", "0.1"),
+        ("50.0", "0.25"),
+        ("70.7", "0.5"),
+        ("100.0", "1"),
+    ]
+
+
+def test_the_lens_marks_the_token_that_follows():
+    side, session = opened(text_model(), "ab cd")
+    ids = session.now.readings[0].token_ids
+    assert views.actual(side, session.now, ids) == [*ids[1:], None]
+    (cell,) = {views.lens_cell(side, [ids[1], 0], [0.5, 0.25], ids[1])}
+    assert 'class="token actual"' in cell
+    assert "actual" not in views.lens_cell(side, [ids[1], 0], [0.5, 0.25], None)
+    side, session = opened(sort_model(), "2 0 1 1")
+    assert views.actual(side, session.now, [2, 0, 1, 1, 0, 1]) == [*[None] * 3, 0, 1, None]
+
+
 def test_a_long_text_is_looked_into_at_its_end():
     side, session = opened(text_model(block_size=200), "abcd" * 30)
     html = views.attention_view(side, session.now, 0, 0, "0")

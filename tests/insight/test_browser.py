@@ -56,3 +56,18 @@ def test_it_draws_each_part_and_another_head_at_a_choice(browser, tmp_path, make
     assert opened.faults == []
     elsewhere = [u for u in opened.requests if not u.startswith(("file:", "data:", "blob:"))]
     assert elsewhere == []
+
+
+def test_what_is_wider_than_the_screen_says_so(browser, tmp_path):
+    found = findings(text_model(block_size=64), InsightConfig(prompt="abcd" * 15))
+    path = tmp_path / "index.html"
+    path.write_text(page_of(found, "a", "2 layers", "mean"), "utf-8")
+    for width, hints in ((1200, set()), (400, {"arcs", "head", "last_block", "loss"})):
+        page = opened_at(browser, path.as_uri(), width).page
+        page.wait_for_selector("#loss svg.main-svg", state="attached")
+        page.wait_for_timeout(300)
+        scrolls = "all => all.map(e => e.firstElementChild.id)"
+        assert {*page.eval_on_selector_all(".wide.scrolls", scrolls)} >= hints
+        assert hints or not page.query_selector(".wide.scrolls")
+        keep_picture(page, f"wide-{width}", tmp_path)
+        page.close()

@@ -8,7 +8,8 @@ import torch
 
 from gpt2lab import fit
 from gpt2lab.errors import ConfigError
-from gpt2lab.insight.callback import AttentionPictures
+from gpt2lab.insight.callback import AttentionPictures, most_varied
+from gpt2lab.insight.pictures.squares import square
 from gpt2lab.loggers import Guarded
 from tests.test_experiment import SHORT
 
@@ -73,6 +74,27 @@ def test_loggers_that_show_pictures_get_it(tiny_model, tmp_path, monkeypatch):
     assert path.is_file()
     assert tiny_model.training
     assert all(parameter.grad is None for parameter in tiny_model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        (["000012", "001122", "201102"], 2),
+        (["0000", "0102", "0101"], 1),
+        (["12", "34"], 0),
+        (["111", "21"], 1),
+    ],
+)
+def test_the_sample_is_the_one_whose_tokens_can_be_told_apart(rows, chosen):
+    assert most_varied([torch.tensor([*map(int, row)]) for row in rows]) == chosen
+
+
+def test_a_line_parts_what_was_given_from_what_the_model_says():
+    weights = torch.eye(5).numpy()
+    assert not square(weights, "20102", "").axes[0].lines
+    across, down = square(weights, "20102", "", border=3).axes[0].lines
+    assert across.get_xydata().tolist() == [[-0.5, 2.5], [2.5, 2.5]]
+    assert down.get_xydata().tolist() == [[2.5, 2.5], [2.5, 4.5]]
 
 
 @pytest.mark.parametrize("wrong", ["every=0", "new_tokens=0", "evry=2"])

@@ -144,6 +144,7 @@ def test_of_other_questions_no_answer_is_known_to_be_right():
     assert {*chosen.text.marks} == {""}
     assert chosen.text.wanted == "token that it said"
     assert found(sort_model(), "2 0 1 0").text.wanted == "right next token"
+    assert found(text_model(), "abc").text.wanted == "actual next token"
 
 
 def test_an_answer_that_does_not_end_is_cut_with_a_warning():

@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.insight.findings import Findings
-from gpt2lab.insight.pictures.canvas import INK, PALE, Numbers, canvas, short
+from gpt2lab.insight.pictures.canvas import (
+    GREEN,
+    INK,
+    MOST,
+    PALE,
+    RED,
+    SIGNS,
+    Numbers,
+    canvas,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"right": "tab:green", "wrong": "tab:red", "": INK}
+COLOURS = {"right": GREEN, "wrong": RED, "": INK}
 
 
 def answer(found: Findings) -> "Figure":
@@ -41,7 +51,7 @@ def draw_answer(axes: "Axes", found: Findings, weights: Numbers) -> None:
                 axes.plot(
                     [x, column],
                     [0.06, 0.94],
-                    color="tab:blue",
+                    color=MOST,
                     alpha=0.08 + 0.92 * weight,
                     linewidth=0.4 + 8 * weight,
                     solid_capstyle="round",
@@ -50,10 +60,17 @@ def draw_answer(axes: "Axes", found: Findings, weights: Numbers) -> None:
         box_token(axes, column, 1, label, INK if column < question else PALE)
     for i, (token, mark) in enumerate(zip(said, found.text.marks, strict=True)):
         box_token(axes, question + i, 0, found.show(token), COLOURS[mark])
+        axes.text(
+            *(question + i, -0.15, SIGNS[mark]),
+            ha="center",
+            va="center",
+            fontsize=11,
+            color=COLOURS[mark],
+        )
     axes.text(-0.8, 1, "read", ha="right", va="center", fontsize=9, color=INK)
     axes.text(-0.8, 0, "said", ha="right", va="center", fontsize=9, color=INK)
     axes.set_xlim(-1.8, T + 0.6)
-    axes.set_ylim(-0.18, 1.18)
+    axes.set_ylim(-0.22, 1.18)
     axes.set_axis_off()
 
 

@@ -7,13 +7,18 @@ import numpy as np
 from gpt2lab.batch import IGNORE
 from gpt2lab.insight.findings import Findings
 from gpt2lab.insight.pictures.canvas import (
+    ACCENT,
+    GREEN,
     INK,
+    MOST,
+    NONE,
+    SOME,
+    blend,
     canvas,
     colour_bar,
     font_size,
     short,
     token_ticks,
-    turn,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +36,7 @@ def lens(found: Findings) -> "Figure":
     sure = found.said.probabilities[columns, :, 0].T.numpy()
     figure = canvas(0.95 * len(columns) + 3.2, max(0.27 * T, 1.6) + 1.3)
     axes = figure.subplots()
-    image = axes.imshow(sure, cmap="Greens", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(sure, cmap=blend(NONE, SOME, MOST), vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(sure.shape):
         shown = short(found.show(ids[row][column]), 10)
         is_wanted = ids[row][column] == found.text.targets[row]
@@ -65,12 +70,12 @@ def next_token(found: Findings) -> "Figure":
     target = found.text.targets[found.token]
     figure = canvas(6.5, 0.34 * len(ids) + 1.2)
     axes = figure.subplots()
-    colours = ["tab:green" if i == target else "tab:blue" for i in ids]
+    colours = [GREEN if i == target else MOST for i in ids]
     bars = axes.barh(range(len(ids)), likely, color=colours)
     axes.bar_label(bars, [f"{p:.3g}" for p in likely], padding=4, fontsize=9, color=INK)
     axes.invert_yaxis()
     token_ticks(axes.yaxis, [found.show(i) for i in ids])
-    axes.set_xlim(0, min(1.15, 1.2 * float(likely.max())))
+    axes.set_xlim(0, min(1, 1.2 * float(likely.max())))
     axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("probability")
     axes.spines[["right", "top"]].set_visible(False)
@@ -93,7 +98,7 @@ def loss(found: Findings) -> "Figure":
     figure = canvas(float(np.clip(0.32 * len(shown) + 1.5, 6.5, 15)), 3.6)
     axes = figure.subplots()
     wanted = [found.show(found.text.targets[t]) for t in shown]
-    bars = axes.bar(range(len(shown)), nats, color="tab:orange")
+    bars = axes.bar(range(len(shown)), nats, color=ACCENT)
     size = font_size(len(shown))
     is_crowded = len(shown) > 24 and ranks.max() >= 100
     axes.bar_label(
@@ -106,9 +111,9 @@ def loss(found: Findings) -> "Figure":
     token_ticks(
         axes.xaxis,
         wanted,
-        rotation=turn(wanted),
         fontsize=max(7, size),
     )
+    axes.set_xlabel(f"the {found.text.wanted}")
     axes.set_ylabel("loss (nats)")
     axes.margins(x=0.01, y=0.22 if is_crowded else 0.12)
     axes.spines[["right", "top"]].set_visible(False)

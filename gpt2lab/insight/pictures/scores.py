@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.insight.findings import Findings
-from gpt2lab.insight.pictures.canvas import INK, Numbers, canvas, frame
+from gpt2lab.insight.pictures.canvas import (
+    INK,
+    LESS,
+    MORE,
+    NONE,
+    Numbers,
+    blend,
+    canvas,
+    colour_bar,
+    frame,
+    is_dark,
+    show_weights,
+    weight_bar,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,18 +34,21 @@ def scores(found: Findings) -> "Figure":
     for axes, (part, (title, table)) in zip(panels, shown.items(), strict=True):
         is_cost = part == "cost"
         top = max(float(np.abs(table).max()), 1e-6)
-        limits = (-top, top) if is_cost else (0, 1)
-        cmap = "RdBu_r" if is_cost else "Purples"
-        image = axes.imshow(table, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect="equal")
+        if is_cost:
+            image = axes.imshow(table, cmap=blend(LESS, NONE, MORE), vmin=-top, vmax=top)
+            colour_bar(figure, image, axes, "nats per token")
+        else:
+            image = show_weights(axes, table)
+            weight_bar(figure, image, axes, "mean weight")
         for layer, number in np.ndindex(L, H):
             value = float(table[layer, number])
-            strength = abs(value) / limits[1]
+            is_on_dark = abs(value) > 0.7 * top if is_cost else is_dark(value)
             axes.text(
                 *(number, layer, compact(value, 3 if is_cost else 2)),
                 ha="center",
                 va="center",
                 fontsize=8 if side > 0.5 else 5.5,
-                color="white" if strength > 0.65 else INK,
+                color="white" if is_on_dark else INK,
                 in_layout=False,
             )
         frame(axes, found.head, found.layer, 1, is_chosen=True)
@@ -43,7 +59,6 @@ def scores(found: Findings) -> "Figure":
         axes.set_ylabel("layer")
         axes.set_title(title, fontsize=10)
         axes.spines[:].set_visible(False)
-        figure.colorbar(image, ax=axes, shrink=0.8, aspect=25, pad=0.02).outline.set_visible(False)
     return figure
 
 
@@ -52,7 +67,7 @@ def tables(found: Findings) -> dict[str, tuple[str, Numbers]]:
     known = {
         "previous": ("looks at the token before", found.previous_token),
         "induction": ("induction", found.induction),
-        "cost": ("cost of its removal (nats per token)", found.costs),
+        "cost": ("cost of its removal", found.costs),
     }
     return {
         part: (title, table.numpy())
