@@ -25,10 +25,9 @@ class Batch(NamedTuple):
     has looked yet, as `with_counted` does."""
 
     def with_counted(self) -> "Batch":
-        """The same with `counted`. To look at a batch on a GPU the host waits for the GPU, and so
-        looks before it is there."""
+        """The same with `counted`. To be called before `to`: for a GPU the host would wait."""
         (counted,) = (self.targets.flatten() != IGNORE).nonzero(as_tuple=True)
-        if self.targets.is_pinned():  # of other memory the host waits until it is copied
+        if self.targets.is_pinned():  # a copy from other memory makes the host wait
             counted = counted.pin_memory()
         return self._replace(counted=counted)
 

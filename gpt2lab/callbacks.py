@@ -232,11 +232,11 @@ class Profile(Callback):
 class Stop(Callback):
     """Ends training between steps, and remembers why.
 
-    At a limit or a target the step is evaluated and saved; at a signal saved, and evaluated only
-    where it would have been anyway, as long as the sender may be kept waiting.
+    At a limit or a target, the last step is evaluated and saved. At a signal it is saved, and
+    evaluated only if an evaluation was due and ends in time.
 
     Args:
-        minutes_gone: those of max_minutes that ranks have trained which were lost.
+        minutes_gone: of max_minutes, those that ranks have used up which were lost.
         save: writes the state as it is to the disk, unless it is there.
     """
 

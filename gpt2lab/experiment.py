@@ -73,7 +73,7 @@ def fit(settings: TrainConfig | Sequence[str], printable: dict[str, Any] | None 
     if not isinstance(settings, TrainConfig):
         composed = settings_from("train", with_devices(settings), saved=saved_settings)
         settings, printable = composed.settings, composed.printable
-    settings = parse(plain(settings))
+    settings = parse(plain(settings))  # those made in Python are not checked yet
     printable = printable or plain(settings)
     launch.check_devices(settings)
     for doubt in doubts(settings):
@@ -100,8 +100,8 @@ def doubts(settings: TrainConfig) -> Iterator[str]:
     device = device_type(settings.trainer.get("accelerator"))
     if device == "cpu" and settings.precision is Precision.bf16 and not has_bf16(device):
         yield (
-            "precision: this processor has no bf16, which then takes it two to three times as long "
-            "as fp32; precision=auto takes what is faster"
+            "precision: bf16 takes two to three times as long as fp32 on this processor, which has "
+            "no products in it; choose precision=auto"
         )
 
 

@@ -51,8 +51,8 @@ class GPT2LightningModule(LightningModule):
         self.automatic_optimization = False
         self.settings = settings
         self.model = GPT2(settings.model)
-        # torchmetrics' accuracy and perplexity want the logits of a whole batch, which never exist
-        # A NaN is shown, not left out; to look for one, the host would wait for the device.
+        # torchmetrics' accuracy and perplexity want the logits of a whole batch, which never exist.
+        # NaN is shown, not left out: to look for it, the host would wait for the device.
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.val_exact_match = MeanMetric(nan_strategy="disable")
         self.val_token_accuracy = MeanMetric(nan_strategy="disable")
@@ -98,55 +98,6 @@ class GPT2LightningModule(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.settings.optim)
 
-    def on_train_start(self) -> None:
-        if self.owes_evaluation:
-            self.evaluate()
-        batch = self.trainer.datamodule.train[self.trainer.global_step]  # type: ignore[attr-defined]
-        with self.trainer.precision_plugin.forward_context():
-            self.choose(batch)
-        log.info(
-            "computes with %s; %s sequences at once",
-            ", ".join(f"{name}: {what}" for name, what in self.backends.items()),
-            self.micro_batch_size or len(batch.inputs),
-        )
-
-    def choose(self, batch: Batch) -> None:
-        """What is left open until the model is on its device: by a batch like those to come."""
-        if self.settings.micro_batch_size == AUTO:
-            optimizer = self.trainer.optimizers[0]
-            # AdamW has two tensors for each parameter, Muon one.
-            state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
-            spare = spare_bytes(self.device)
-            with self.no_exchange():
-                self.micro_batch_size = largest_that_fits(
-                    len(batch.inputs),
-                    lambda rows: fits(self.model, batch, rows, state, spare),
-                    self.device,
-                )
-            torch.accelerator.reset_peak_memory_stats(self.device)  # not those of what was tried
-            if not self.backends["compile"].startswith("eager"):
-                torch.compiler.reset()  # graphs that have met several sizes serve any, but slower
-        part = self.parts(batch)[0]
-        self.backends["attention"] = attention_kernel(self.model, part)
-
-    @property
-    def owes_evaluation(self) -> bool:
-        """Whether this step is one to be evaluated, and has not been, or not to the end.
-
-        So it is in a checkpoint that was saved because a signal left no time for the evaluation.
-        """
-        step, settings = self.trainer.global_step, self.settings
-        if step == 0 or not self.trainer.enable_validation:
-            return False
-        is_due = step % settings.eval_every == 0 or step >= settings.max_steps
-        return is_due and self.evaluated_step != step
-
-    def evaluate(self) -> None:
-        """Hold an evaluation between two steps, as Lightning does after one."""
-        self.trainer.validating = True
-        self.trainer.fit_loop.epoch_loop.val_loop.run()
-        self.trainer.training = True
-
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch | list[Batch]:
@@ -154,6 +105,10 @@ class GPT2LightningModule(LightningModule):
         if not self.trainer.training:
             return batch.with_counted().to(device)
         return [part.with_counted().to(device) for part in self.parts(batch)]
+
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The micro-batches of a step."""
+        return batch.split(self.micro_batch_size or len(batch.inputs))
 
     def on_train_batch_start(self, batch: list[Batch], batch_idx: int) -> int | None:
         # Lightning's way to leave before a step; it looks at should_stop only after one.
@@ -168,9 +123,12 @@ class GPT2LightningModule(LightningModule):
         self.seed_dropout(step)
         # Only the forward pass chooses number formats; asking at every later operation costs time.
         full_precision = torch.autocast(self.device.type, enabled=False)
-        # The mean over the ranks, because DDP takes the mean of their gradients: so the gradient is
-        # the sum over all targets divided by how many there are on all ranks.
-        here = sum(len(part.counted) for part in batch if part.counted is not None)
+        here = 0
+        for part in batch:
+            assert part.counted is not None
+            here += len(part.counted)
+        # The mean over ranks: DDP averages gradients, so that theirs is the sum over all targets
+        # divided by how many there are.
         num_counted = ranks.total(torch.full((), here, device=self.device)) / ranks.count()
         losses = []
         for part in batch:
@@ -185,6 +143,19 @@ class GPT2LightningModule(LightningModule):
             # The optimizer's state has come to lie among what is gone: the holes are given back.
             give_back()
             self.is_first_step = False
+
+    def seed_dropout(self, step: int) -> None:
+        """Make dropout's random numbers a function of (seed, step, rank): none is to be saved."""
+        if self.settings.model.dropout > 0:
+            seed = np.random.SeedSequence([self.settings.seed, step, self.global_rank])
+            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+
+    def no_exchange(self) -> AbstractContextManager[None]:
+        """Within it, gradients add up on each rank: the step's last micro-batch exchanges them."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            return strategy.block_backward_sync()
+        return nullcontext()
 
     def update(self, losses: list[Tensor], step: int) -> None:
         """Let the gradients change the weights, if they and the loss are finite.
@@ -215,16 +186,6 @@ class GPT2LightningModule(LightningModule):
         if not is_finite:
             self.warn_of_skip(step + 1, loss, norm)
 
-    def parts(self, batch: Batch) -> list[Batch]:
-        """The micro-batches of a step."""
-        return batch.split(self.micro_batch_size or len(batch.inputs))
-
-    def seed_dropout(self, step: int) -> None:
-        """Make dropout's random numbers a function of (seed, step, rank): none is to be saved."""
-        if self.settings.model.dropout > 0:
-            seed = np.random.SeedSequence([self.settings.seed, step, self.global_rank])
-            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-
     def to_host(self, losses: list[Tensor], norm: Tensor) -> tuple[float, float]:
         """A step's loss and gradient norm as numbers, and `tallies` from `votes`.
 
@@ -245,15 +206,11 @@ class GPT2LightningModule(LightningModule):
         loss_sum, *self.tallies, gradient_norm = torch.cat([summed, norm[None]]).tolist()
         return loss_sum / ranks.count(), gradient_norm
 
-    @property
-    def whole(self) -> GPT2 | None:
-        """A copy of the model as it was evaluated, where this rank has some of its rows only."""
-        return self._whole[0]
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each rank has some rows of the weights only."""
-        return isinstance(self.trainer.strategy, FSDPStrategy)
+    def learning_rate(self, step: int) -> float:
+        """The rate of a step, counted from 0."""
+        settings = self.settings
+        factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
+        return settings.optim.lr * factor
 
     def record_training(self, learning_rate: float, norm: float | None) -> None:
         """The mean loss since the last record, and the step just made.
@@ -278,18 +235,72 @@ class GPT2LightningModule(LightningModule):
         log.warning(text)
         warnings.warn(text, stacklevel=1)
 
-    def no_exchange(self) -> AbstractContextManager[None]:
-        """Within it, gradients add up on each rank: the step's last micro-batch exchanges them."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ParallelStrategy):
-            return strategy.block_backward_sync()
-        return nullcontext()
+    def record(self, metrics: dict[str, float]) -> None:
+        """Hand metrics to callbacks and loggers, under the number of steps done.
 
-    def learning_rate(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
-        settings = self.settings
-        factor = learning_rate_factor(step, settings.schedule, settings.max_steps)
-        return settings.optim.lr * factor
+        Not by way of Lightning's `log`, which takes as long as a small model's step.
+        """
+        self.latest |= metrics
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=self.trainer.global_step)
+
+    def on_train_start(self) -> None:
+        if self.owes_evaluation:
+            self.evaluate()
+        batch = self.trainer.datamodule.train[self.trainer.global_step]  # type: ignore[attr-defined]
+        with self.trainer.precision_plugin.forward_context():
+            self.choose(batch)
+        log.info(
+            "computes with %s; %s sequences at once",
+            ", ".join(f"{name}: {what}" for name, what in self.backends.items()),
+            self.micro_batch_size or len(batch.inputs),
+        )
+
+    def choose(self, batch: Batch) -> None:
+        """What only the device can tell, tried on one batch: how many rows fit, and the kernel of
+        attention."""
+        if self.settings.micro_batch_size == AUTO:
+            optimizer = self.trainer.optimizers[0]
+            # AdamW has two tensors for each parameter, Muon one.
+            state = () if optimizer.state else [p for p in self.parameters() for _ in range(2)]
+            spare = spare_bytes(self.device)
+            with self.no_exchange():
+                self.micro_batch_size = largest_that_fits(
+                    len(batch.inputs),
+                    lambda rows: fits(self.model, batch, rows, state, spare),
+                    self.device,
+                )
+            torch.accelerator.reset_peak_memory_stats(self.device)  # not those of what was tried
+            if not self.backends["compile"].startswith("eager"):
+                torch.compiler.reset()  # graphs that have met several sizes serve any, but slower
+        part = self.parts(batch)[0]
+        self.backends["attention"] = attention_kernel(self.model, part)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has some rows of the weights only."""
+        return isinstance(self.trainer.strategy, FSDPStrategy)
+
+    @property
+    def whole(self) -> GPT2 | None:
+        """A copy of the model as it was evaluated, where this rank has some of its rows only."""
+        return self._whole[0]
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether this step's evaluation is due and was not held to its end, as in a checkpoint
+        that was saved at a signal."""
+        step, settings = self.trainer.global_step, self.settings
+        if step == 0 or not self.trainer.enable_validation:
+            return False
+        is_due = step % settings.eval_every == 0 or step >= settings.max_steps
+        return is_due and self.evaluated_step != step
+
+    def evaluate(self) -> None:
+        """Hold an evaluation between two steps, as Lightning does after one."""
+        self.trainer.validating = True
+        self.trainer.fit_loop.epoch_loop.val_loop.run()
+        self.trainer.training = True
 
     def on_validation_epoch_start(self) -> None:
         batches = sum(self.trainer.num_val_batches)
@@ -326,15 +337,6 @@ class GPT2LightningModule(LightningModule):
             metric.reset()
         if self.is_sharded:
             self._whole = (gathered(self.model),)
-
-    def record(self, metrics: dict[str, float]) -> None:
-        """Hand metrics to callbacks and loggers, under the number of steps done.
-
-        Not by way of Lightning's `log`, which takes as long as a small model's step.
-        """
-        self.latest |= metrics
-        for logger in self.trainer.loggers:
-            logger.log_metrics(metrics, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning's counters of batches and epochs restart validation in the middle; the step

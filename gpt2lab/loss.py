@@ -17,8 +17,8 @@ from gpt2lab.batch import IGNORE
 # One chunk's logits are the only ones in memory. 256 rows and fewer made the matrix products
 # measurably slower; more only cost memory.
 CHUNK_ROWS = 512
-# The head's gradient of so many chunks is added up in the products' format; of more, such sums are
-# added up in fp32, for bf16 would round once a chunk what has grown with all the chunks before.
+# The head's gradient is added up in the products' format for so many chunks, and their sums in
+# fp32: a longer sum in bf16 would round each addition by an ever larger total.
 CHUNKS_A_SUM = 4
 # On a CPU the softmax of 32 rows of 50,257 classes stays in the cache.
 CPU_TILE_ROWS = 32

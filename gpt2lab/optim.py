@@ -79,8 +79,8 @@ def apart(
 
     One rate for models of many widths: an update of Adam's is as large in each weight whatever the
     width, so that what it changes behind a matrix grows with the matrix' inputs, and a share of 1 /
-    width undoes that (Yang et al. 2022, Tensor Programs V). Their initial weights and scale of the
-    head are not ours: those stay GPT-2's.
+    width undoes that (Yang et al. 2022, Tensor Programs V). The paper's initial weights and scale
+    of the head are not taken over: those stay GPT-2's.
     """
     chosen, found = {id(p) for p in parameters}, []
     for group in groups:

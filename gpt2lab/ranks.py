@@ -107,7 +107,7 @@ def is_sharded(tensor: Tensor) -> bool:
 class Board:
     """Notes that ranks leave for each other, from any thread and in any order.
 
-    Other than by collectives, a thread can so speak to another rank while its main thread does
+    Unlike a collective, any thread can so speak to another rank while its main thread does
     something else. Kept by the store that the ranks found each other by. All of them make as many
     boards, and in the same order.
     """

@@ -79,8 +79,7 @@ def train(composed: Composed) -> int:
 
 
 def check_and_prepare(settings: TrainConfig) -> None:
-    """The run's place, its token files and the weights that it begins with: what is wrong with them
-    comes before torch is loaded."""
+    """Check the run's folder and first weights, and prepare its corpus: before torch is loaded."""
     from gpt2lab.durable import check_writable
     from gpt2lab.init_from import source_of
     from gpt2lab.run_folder import check_free, folder_of
@@ -104,9 +103,9 @@ def saved_settings(settings: TrainConfig) -> dict[str, Any] | None:
 
     check_resume(settings)
     check_unlocked(folder_of(settings))  # before torch is loaded
-    from gpt2lab.resume import saved_settings
+    from gpt2lab.resume import saved_settings as read_saved
 
-    return saved_settings(settings)
+    return read_saved(settings)
 
 
 def multirun(flags: argparse.Namespace) -> int:

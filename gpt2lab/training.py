@@ -236,7 +236,8 @@ class Training:
     def _leave(self) -> int:
         """The end of a training whose step or evaluation takes too long to be waited for."""
         if self.agreement is None or self.agreement.reached:
-            with suppress(Exception) if not self.is_first else nullcontext():
+            # The first rank says what has failed; another's failure is told by the board, or lost.
+            with nullcontext() if self.is_first else suppress(Exception):
                 self.checkpoints.save_now(self.trainer)
         if not self.is_first:
             wait_to_be_ended()

@@ -6,7 +6,8 @@ import torch
 from gpt2lab import ranks
 from gpt2lab.batch import Batch
 from gpt2lab.config import GPT2Config
-from gpt2lab.errors import RunError
+from gpt2lab.config.compose import settings_from
+from gpt2lab.errors import ConfigError, RunError
 from gpt2lab.micro_batch import fits, largest_that_fits
 from gpt2lab.model import GPT2
 
@@ -115,3 +116,8 @@ def test_what_leaves_nothing_to_spare_does_not_fit(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
     assert fits(model, Batch(ids, ids), 1, (), spare=100)
     assert not fits(model, Batch(ids, ids), 1, (), spare=101)
+
+
+def test_on_a_cpu_auto_is_refused_before_anything_is_loaded():
+    with pytest.raises(ConfigError, match="micro_batch_size: auto tries what fits into the memory"):
+        settings_from("train", ["trainer=cpu", "micro_batch_size=auto"])

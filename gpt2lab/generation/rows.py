@@ -85,7 +85,7 @@ def fitted(
     """Each row as the context holds it, and how many tokens may follow it.
 
     Warns of a longer prompt, whose end is kept, and of a text that may outgrow the context, where
-    its oldest tokens go or its search ends. The answer to half a question is none:
+    its oldest tokens go or its search ends. A question that is too long is refused, not cropped.
 
     Raises:
         ConfigError, DataError: for a row behind which there is no room, and a question too long.

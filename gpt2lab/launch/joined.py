@@ -127,7 +127,7 @@ class Member:
         self.hear_signal: Callable[[int], None] | None = None
 
     def _connect(self) -> Any:
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import DistNetworkError, PrefixStore, TCPStore
 
         if self.place.by == "srun":
             _speak_as_torchrun(self.place)
@@ -136,14 +136,22 @@ class Member:
         self._holds_store = self.is_first and not is_torchruns
         if not self._holds_store:
             _reach(address, port)
-        store = TCPStore(
-            address,
-            port,
-            is_master=self._holds_store,
-            timeout=timedelta(seconds=MEETING_S),
-            wait_for_workers=False,
-            multi_tenant=True,  # the process group's store comes to the same port
-        )
+        try:
+            store = TCPStore(
+                address,
+                port,
+                is_master=self._holds_store,
+                timeout=timedelta(seconds=MEETING_S),
+                wait_for_workers=False,
+                multi_tenant=True,  # the process group's store comes to the same port
+            )
+        except DistNetworkError as error:
+            if not self._holds_store:
+                raise
+            raise RunError(
+                f"MASTER_PORT: {port} cannot be listened at ({str(error).partition('. ')[0]}); "
+                "another program has it, set another port for all ranks"
+            ) from error
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         return PrefixStore(f"gpt2lab/{attempt}", store)
 

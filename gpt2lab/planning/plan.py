@@ -1,11 +1,12 @@
 """A plan: the model's size, a step's work, memory by part, time and money."""
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config import GPT2Config, PairsConfig, PlanConfig, TextConfig, Vocabulary
+from gpt2lab.config import GPT2Config, Hardware, PairsConfig, PlanConfig, TextConfig, Vocabulary
 from gpt2lab.config.check.train import AUTO
 from gpt2lab.data.prepare import corpus_folder
 from gpt2lab.data.tokens import is_prepared, read_manifest
@@ -128,6 +129,11 @@ def make_plan(settings: PlanConfig) -> Plan:
     is_fitting = fits(work, device)
     if work.devices > 1:
         assumed.append(exchange_assumed(work, device))
+    cores = os.cpu_count() or 1
+    if settings.hardware is Hardware.this and not device.on_gpu and work.devices_a_node > cores:
+        assumed.append(
+            f"a core for each of {work.devices_a_node} devices; this machine has {cores}"
+        )
     return Plan(
         settings=settings,
         device=device,

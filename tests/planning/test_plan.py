@@ -111,3 +111,10 @@ def test_numbers_are_short():
         "1.5 hours",
         "4 days",
     ]
+
+
+def test_more_devices_than_this_machine_has_are_said_to_be_assumed(monkeypatch):
+    monkeypatch.setattr("gpt2lab.planning.plan.os.cpu_count", lambda: 2)
+    tiny = ("model=nano", "data=sort", "trainer=cpu", "batch_size=8")
+    assert "a core for each of 4 devices; this machine has 2" in plan_of(*tiny, "devices=4").assumed
+    assert not any("a core" in text for text in plan_of(*tiny, "devices=2").assumed)

@@ -112,6 +112,11 @@ def target_problems(config: TrainConfig) -> Iterator[str]:
             "micro_batch_size: auto tries what does not fit, on which ranks of strategy=fsdp would "
             "wait for each other; give a number"
         )
+    if config.micro_batch_size == "auto" and config.trainer.get("accelerator") == "cpu":
+        yield (
+            "micro_batch_size: auto tries what fits into the memory of an NVIDIA GPU, "
+            "trainer.accelerator is cpu; give a number, or null"
+        )
     log_every = config.trainer.get("log_every_n_steps", 1)
     if type(log_every) is not int or log_every < 1:
         yield f"trainer.log_every_n_steps: {log_every!r} is no number of steps; choose 1 or more"

@@ -57,7 +57,8 @@ class TrainConfig:
     max_steps: int = ranged(1000, ge=1)
     """Optimizer steps to train."""
     max_minutes: float | None = ranged(None, gt=0)
-    """Wall-clock minutes after which training ends, evaluated and saved; null for no limit."""
+    """Wall-clock minutes after which training ends, evaluated and saved; each resume counts
+    anew. Null for no limit."""
     eval_every: int = ranged(100, ge=1)
     """Steps between evaluations; the last step is always evaluated."""
     checkpoint_every: int = ranged(500, ge=1)
