@@ -44,6 +44,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def at_home(path: str) -> str:
+    """A path with the user's home for ~ at its beginning; as it is where nobody has that home, as
+    in a shell."""
+    return os.path.expanduser(path)  # noqa: PTH111  Path's own raises
+
+
 def check_writable(folder: Path, key: str) -> None:
     """Find out before anything heavy whether a folder can be made here, or written to.
 

@@ -32,7 +32,7 @@ def main() -> int:
     if find_spec("gradio") is None:
         raise ConfigError("gradio: is not installed; pip install 'gpt2lab[ui]' adds it")
     given = (settings.checkpoint, settings.checkpoint2)
-    checkpoints = [Path(path).expanduser() for path in given if path is not None]
+    checkpoints = [Path(path) for path in given if path is not None]
     for path in checkpoints:
         check_checkpoint(path)  # before torch is loaded
 

@@ -34,7 +34,7 @@ def main() -> int:
         return 0
     assert settings.checkpoint is not None
     assert settings.to is not None
-    checkpoint, to = (Path(p).expanduser() for p in (settings.checkpoint, settings.to))
+    checkpoint, to = (Path(p) for p in (settings.checkpoint, settings.to))
     check_packages(settings.format)
     check_checkpoint(checkpoint)  # before torch is loaded
     is_file = settings.format is ExportFormat.checkpoint

@@ -62,7 +62,7 @@ def source_of(settings: TrainConfig) -> Source | None:
         return None
     if (name := on_the_hub(settings.init_from)) is not None:
         check_shape(settings, read_config(fetch_config(name)))  # before gigabytes are fetched
-    source = Source(settings.init_from, located(Path(settings.init_from).expanduser()))
+    source = Source(settings.init_from, located(Path(settings.init_from)))
     if not is_checkpoint(source.path):
         check_shape(settings, read_config(source.path))
     return source

@@ -53,13 +53,13 @@ def main() -> int:
 
 def prompts_of(settings: SampleConfig) -> list[str]:
     if settings.prompts is not None:
-        return read_prompts(Path(settings.prompts).expanduser())
+        return read_prompts(Path(settings.prompts))
     return [settings.prompt or ""]
 
 
 def loaded(settings: SampleConfig, rows: int) -> "GPT2":
     assert settings.checkpoint is not None
-    path = Path(settings.checkpoint).expanduser()
+    path = Path(settings.checkpoint)
     check_checkpoint(path)  # before torch is loaded
     return load(
         path,

@@ -317,7 +317,7 @@ def test_bf16_on_a_processor_without_it_is_doubted_and_done(monkeypatch):
     settings = settings_from("train", ["trainer=cpu", "precision=bf16"]).settings
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     (doubt,) = doubts(settings)
-    assert doubt.startswith("precision: this processor has no bf16")
+    assert doubt.startswith("precision: bf16 takes two to three times as long")
     assert choose_precision(settings) is Precision.bf16
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert not [*doubts(settings)]

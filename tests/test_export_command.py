@@ -183,7 +183,7 @@ def test_a_checkpoint_in_one_file_replaces_nothing_but_such_a_file(refused, plac
     before = of_a_run.read_bytes()
     told = ["format=checkpoint", "overwrite=true"]
     assert "notes.txt is there, and no checkpoint" in refused("to=notes.txt", *told)
-    assert "is a checkpoint of a run" in refused(f"to={of_a_run}", *told)
+    assert "choose another file, for a run has this one" in refused(f"to={of_a_run}", *told)
     assert of_a_run.read_bytes() == before
     assert (place / "notes.txt").read_text() == "mine"
 

@@ -246,7 +246,7 @@ def test_it_works_without_torch(tmp_path):
         (["runs_dir="], "runs_dir: is empty; give a value, or leave runs_dir= out"),
         (["a=first", "b=first", "sort=val/loss"], "sort: is for the list of runs; leave it out"),
         (["runs_dir=runs/first"], "runs_dir: runs/first is a run; name the folder that holds it"),
-        (["runs_dir=~nobody-at-all"], "runs_dir: ~nobody-at-all is in nobody's home; give another"),
+        (["runs_dir=~nobody-at-all"], "runs_dir: there is no folder ~nobody-at-all; name the one"),
         ([f"runs_dir={'x' * 5000}"], "runs_dir: xxx"),
         (["-m", "a=first,first"], "--multirun: runs takes one set of settings at a time"),
     ],

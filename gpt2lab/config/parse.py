@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
-from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
 
@@ -13,6 +12,7 @@ from gpt2lab.config.check.ranges import range_problems
 from gpt2lab.config.check.train import model_problems
 from gpt2lab.config.settings.model import GPT2Config
 from gpt2lab.config.settings.train import SHAPES, TrainConfig
+from gpt2lab.durable import at_home
 from gpt2lab.errors import ConfigError
 
 T = TypeVar("T")
@@ -137,25 +137,16 @@ def _build(cls: type[T], values: Mapping[str, Any], path: str, found: list[str])
             arguments[key] = _build(shape_of(key, kind, hint), value, f"{path}{key}.", found)
         else:
             try:
-                arguments[key] = at_home(convert(value, hint), cls, key)
+                arguments[key] = placed(convert(value, hint), cls, key)
             except ValueError as error:
                 found.append(f"{path}{key}: {error}")
     return cls(**arguments)
 
 
-def at_home(value: Any, cls: type, key: str) -> Any:
-    """The value of a setting that names a file or folder with ~ replaced by a home; others as is.
-
-    Raises:
-        ValueError: if nobody has that home.
-    """
+def placed(value: Any, cls: type, key: str) -> Any:
+    """The value, with a home for ~ where the setting names a file or folder."""
     is_path = any(field.name == key and field.metadata.get("path") for field in fields(cls))
-    if not is_path or not isinstance(value, str) or not value.startswith("~"):
-        return value
-    try:
-        return str(Path(value).expanduser())
-    except RuntimeError as error:
-        raise ValueError(f"{value} is in nobody's home; give another path") from error
+    return at_home(value) if is_path and isinstance(value, str) else value
 
 
 def convert(value: Any, hint: Any) -> Any:

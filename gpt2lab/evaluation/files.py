@@ -24,7 +24,7 @@ def files_of(data: str) -> list[Path]:
     Raises:
         DataError: if there are none, or all are empty.
     """
-    path = Path(data).expanduser()
+    path = Path(data)
     if path.is_dir():
         files = [p for p in path.rglob("*") if not p.name.startswith(".")]
     elif path.exists():
@@ -47,7 +47,7 @@ def one_file(data: str, wanted: str) -> Path:
         DataError: if it is not one file; `wanted` says of what kind.
     """
     files = files_of(data)
-    if len(files) > 1 or Path(data).expanduser().is_dir():
+    if len(files) > 1 or Path(data).is_dir():
         raise DataError(f"data: {data} is no single file; give {wanted}")
     return files[0]
 

@@ -39,7 +39,7 @@ def evaluate_by_lm_eval(config: EvaluateConfig) -> dict[str, Any]:
     assert config.lm_eval_tasks is not None
     began = time.perf_counter()
     check_installed()
-    checkpoint = Path(config.checkpoint).expanduser()
+    checkpoint = Path(config.checkpoint)
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
     check_writable(folder, "to")
@@ -114,7 +114,7 @@ def manager_of(include_path: str | None) -> Any:
     Raises:
         ConfigError: if there is no such folder.
     """
-    if include_path is not None and not Path(include_path).expanduser().is_dir():
+    if include_path is not None and not Path(include_path).is_dir():
         raise ConfigError(
             f"include_path: {include_path} is no folder; give one with lm-eval's tasks in yaml"
         )
@@ -122,9 +122,7 @@ def manager_of(include_path: str | None) -> Any:
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager(
-        include_path=None if include_path is None else str(Path(include_path).expanduser())
-    )
+    return TaskManager(include_path=include_path)
 
 
 def check_tasks(manager: Any, names: list[str]) -> None:

@@ -21,7 +21,7 @@ def folder_of(checkpoint: Path, to: str | None) -> Path:
     A checkpoint belongs to a run if it is the run's folder, or lies in its `checkpoints`.
     """
     if to is not None:
-        return Path(to).expanduser()
+        return Path(to)
     if is_run(checkpoint):
         return checkpoint / EVALUATIONS
     if is_checkpoint(checkpoint) and checkpoint.parent.name == "checkpoints":

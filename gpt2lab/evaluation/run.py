@@ -34,7 +34,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     assert config.checkpoint is not None
     assert config.task is not None
     began = time.perf_counter()
-    checkpoint = Path(config.checkpoint).expanduser()
+    checkpoint = Path(config.checkpoint)
     path = located(checkpoint)
     folder = folder_of(checkpoint, config.to)
     check_writable(folder, "to")

@@ -35,7 +35,7 @@ def main() -> int:
     assert settings.checkpoint is not None
     assert settings.to is not None
     take_any_text()
-    checkpoint, to = (Path(p).expanduser() for p in (settings.checkpoint, settings.to))
+    checkpoint, to = (Path(p) for p in (settings.checkpoint, settings.to))
     check_checkpoint(checkpoint)  # before torch is loaded
     check_target(to, checkpoint, settings.overwrite, FILES, "insight", MARK)
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from gpt2lab.durable import at_home
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.layout import CONFIG, INDEX, OLD_WEIGHTS, SPEECH, WEIGHTS, read_config
 
@@ -73,7 +74,7 @@ def pretrained_folder(name_or_folder: str | Path, revision: str | None = None) -
     Raises:
         CheckpointError: if there is none, or it cannot be fetched.
     """
-    folder = Path(name_or_folder).expanduser()
+    folder = Path(at_home(str(name_or_folder)))
     if os.path.isdir(folder):  # noqa: PTH112  # False too for what no path can be
         if revision is not None:
             raise CheckpointError(

@@ -108,7 +108,7 @@ def check_target_file(to: Path, source: Path, overwrite: bool) -> None:
     if place.exists() and not (place.is_file() and zipfile.is_zipfile(place)):
         raise ConfigError(f"to: {to} is there, and no checkpoint; choose another file")
     if place.exists() and place.parent.name == CHECKPOINTS:
-        raise ConfigError(f"to: {to} is a checkpoint of a run; choose another file")
+        raise ConfigError(f"to: {to} is there; choose another file, for a run has this one")
     if place.exists() and not overwrite:
         raise ConfigError(f"to: {to} is there; choose another file, or add overwrite=true")
     check_writable(place.parent, "to")

@@ -40,7 +40,8 @@ from gpt2lab.data.tokens import (
     read_manifest,
 )
 from gpt2lab.data.verify import PREPARE
-from gpt2lab.errors import ConfigError, DataError, Gpt2labError
+from gpt2lab.durable import at_home
+from gpt2lab.errors import DataError, Gpt2labError
 from gpt2lab.progress import Progress, say
 from gpt2lab.tokenizer import (
     CharTokenizer,
@@ -70,7 +71,6 @@ def prepare(config: TextConfig, data_dir: Path, needs: Needs = Needs()) -> Path:
     """The folder of token files that the settings name, written first where it is missing.
 
     Raises:
-        ConfigError: if data_dir is no folder.
         DataError: if the text is missing, empty, damaged, or has changed since it was prepared.
             Nothing stays behind then but what a full disk cut short, which is gone on from.
     """
@@ -81,7 +81,7 @@ def prepare(config: TextConfig, data_dir: Path, needs: Needs = Needs()) -> Path:
         check_unchanged(folder, config)
         return folder
     if data_dir.exists() and not data_dir.is_dir():
-        raise ConfigError(f"data_dir: {data_dir} is a file; choose a folder")
+        raise DataError(f"data_dir: {data_dir} is a file; choose a folder")
     if folder.exists():
         raise DataError(f"{folder}: is there, but is no whole corpus; remove it")
     with _nothing_left_of(data_dir):
@@ -101,7 +101,7 @@ def corpus_folder(config: TextConfig, data_dir: Path) -> Path:
     In data/input-char-1f3a5b7c the end is a hash of what decides the bytes.
     """
     if config.path is not None and names_token_files(config):
-        return Path(config.path).expanduser()
+        return Path(at_home(config.path))
     text = json.dumps(deciding(config), sort_keys=True)
     short = hashlib.sha256(text.encode()).hexdigest()[:8]
     return data_dir / f"{stem(config)}-{config.tokenizer.name}-{short}"
@@ -111,7 +111,7 @@ def names_token_files(config: TextConfig) -> bool:
     """Whether data.path is prepared already, by us or by others."""
     if config.source is not TextSource.files or config.path is None:
         return False
-    path = Path(config.path).expanduser()
+    path = Path(at_home(config.path))
     if path.is_dir():
         return is_prepared(path) or any(path.glob("*.bin"))
     return path.suffix == ".bin" and (path.is_file() or has_magic(config.path))

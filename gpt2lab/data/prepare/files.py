@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gpt2lab.durable import at_home
 from gpt2lab.errors import DataError
 
 CHUNK_BYTES, BUFFER_BYTES = 2**20, 2**20
@@ -60,7 +61,7 @@ def local_files(path: str) -> list[Path]:
     Raises:
         DataError: if there are none that can be read, or nothing but empty ones.
     """
-    root = Path(path).expanduser()
+    root = Path(at_home(path))
     if root.is_file():
         if kind_of(root) is None:
             raise DataError(f"{path}: is of an unknown kind; give {KNOWN}")

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from gpt2lab.config import TextConfig, TextSource
 from gpt2lab.data.prepare import builtin
 from gpt2lab.data.prepare.files import KNOWN, Document, FileReader, kind_of, local_files
+from gpt2lab.durable import at_home
 from gpt2lab.errors import DataError
 
 HUB_ROWS = 1000
@@ -76,7 +77,7 @@ def deciding(config: TextConfig) -> dict[str, Any]:
         if Path(str(config.dataset)).is_dir():
             chosen["dataset"] = os.path.abspath(str(config.dataset))  # noqa: PTH100
     else:
-        here = config.path and os.path.abspath(Path(config.path).expanduser())  # noqa: PTH100
+        here = config.path and os.path.abspath(at_home(config.path))  # noqa: PTH100
         chosen |= {"path": here} if here else {"url": config.url}
         chosen |= {"text_field": config.text_field, "errors": config.errors.name}
     return chosen | {"tokenizer": config.tokenizer.name, "val_share": config.val_share}
@@ -90,7 +91,7 @@ def stem(config: TextConfig) -> str:
         name = name_and_revision(config)[0].rstrip("/").rpartition("/")[2]
     else:
         path = config.path or urllib.parse.urlsplit(_given_url(config)).path
-        parts = [part for part in Path(path).expanduser().parts if not has_magic(part)]
+        parts = [part for part in Path(at_home(path)).parts if not has_magic(part)]
         name = parts[-1] if parts else ""
         if kind_of(Path(name)):
             name = name.partition(".")[0]

@@ -28,7 +28,7 @@ def compare(config: EvaluateConfig) -> dict[str, Any]:
             that can be known without.
     """
     began = time.perf_counter()
-    checkpoints = [Path(given).expanduser() for given in (config.a, config.b) if given is not None]
+    checkpoints = [Path(given) for given in (config.a, config.b) if given is not None]
     paths = [located(checkpoint) for checkpoint in checkpoints]
     folder = folder_of(checkpoints[0], config.to)
     check_writable(folder, "to")
