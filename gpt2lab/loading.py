@@ -165,7 +165,7 @@ def near_path(path: Path) -> str:
         candidates += Path("runs").iterdir()
     if len(path.parts) == 1:
         candidates += map(Path, KNOWN)
-    by_name = {candidate.name: candidate for candidate in reversed(candidates)}
-    by_name.pop(missing.name, None)  # a link that leads nowhere
+    # Itself may be among them: a link that leads nowhere.
+    by_name = {path.name: path for path in reversed(candidates) if path != missing}
     matches = get_close_matches(missing.name, by_name, n=1)
     return f"did you mean {by_name[matches[0]]}?" if matches else GIVE
