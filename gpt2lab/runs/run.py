@@ -62,7 +62,7 @@ class Run:
         """Each setting by its dotted key, but for where the run is."""
         try:
             path = self.folder / run_folder.CONFIG
-            found = yaml.load(path.read_text("utf-8"), LOADER) if path.is_file() else {}
+            found = LOADER(path.read_text("utf-8")).get_single_data() if path.is_file() else {}
             every = dict(islice(leaves(found), MOST)) if isinstance(found, dict) else {}
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return {}
