@@ -29,9 +29,8 @@ def main() -> int:
     if settings.a is None or settings.b is None:
         found = list_runs(runs_dir, settings)
     else:
-        found = compare(
-            *(run_named(*each, runs_dir) for each in (("a", settings.a), ("b", settings.b)))
-        )
+        a, b = run_named("a", settings.a, runs_dir), run_named("b", settings.b, runs_dir)
+        found = compare(a, b)
     if settings.json:
         print(json.dumps(finite(found), allow_nan=False, default=str), flush=True)
     return 0

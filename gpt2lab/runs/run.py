@@ -24,13 +24,12 @@ WHERE = ("name", "runs_dir", "resume")
 FIGURES = ("seconds", "tokens", "tokens_per_second", "mfu", "peak_memory_bytes")
 """Of summary.json: what a run took."""
 RESULTS = ("state", "stop_reason", "steps", *FIGURES)
+"""What two runs came to, before their metrics."""
 MADE_WITH = (
     *("data", "init_from", "parameters", "precision", "world_size"),
     *("git_revision", "versions", "machine"),
 )
 """Of a receipt: what may explain that two runs differ."""
-
-
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C is ten times as fast."""
 MOST = 10_000
